@@ -1,0 +1,1 @@
+//! The time, passed in so that tests and simulations can set it.

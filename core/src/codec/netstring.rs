@@ -1,0 +1,1 @@
+//! Netstrings, the frame of the socketmap protocol.

@@ -1,0 +1,1 @@
+//! Postfix policy delegation (`SMTPD_POLICY_README`).

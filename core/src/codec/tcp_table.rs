@@ -1,0 +1,1 @@
+//! Postfix `tcp_table(5)`.

@@ -1,0 +1,1 @@
+//! The life of a daemon: settings, listeners, privileges, reload and stop.

@@ -1,0 +1,1 @@
+//! DNS look-ups behind one trait.

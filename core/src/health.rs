@@ -1,0 +1,1 @@
+//! State of the dependencies, and its HTTP listener.

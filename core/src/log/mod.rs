@@ -1,0 +1,1 @@
+//! Log lines: key=value, JSON, syslog.

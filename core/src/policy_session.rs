@@ -1,0 +1,1 @@
+//! The connection loop of a policy server.

@@ -1,0 +1,1 @@
+//! Randomness, passed in so that simulations are reproducible.

@@ -1,0 +1,1 @@
+//! The iRedMail tables on three servers.

@@ -1,0 +1,1 @@
+//! Settings files: typed values, line-precise errors.

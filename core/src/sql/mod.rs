@@ -1,0 +1,1 @@
+//! MySQL, PostgreSQL and SQLite behind one interface.
