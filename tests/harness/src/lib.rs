@@ -1,1 +1,14 @@
-//! harness
+//! The surroundings of the daemons, real and private: Postfix, Dovecot and databases started in temporary folders on free loopback ports, the
+//! daemons' own binaries beside them, and clients that talk the wire protocols as a script.
+//!
+//! Everything is synchronous on purpose: a test reads from top to bottom, and a child process is ended by the drop of its handle, by a panic, and
+//! (through the parent-death signal) even when the test itself is killed.
+
+pub mod folder;
+pub mod message;
+pub mod policy_client;
+pub mod port;
+pub mod process;
+pub mod sink;
+pub mod smtp_client;
+pub mod wait;
