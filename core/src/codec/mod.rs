@@ -1,4 +1,8 @@
-//! Wire formats: bytes in, values out, no input or output of their own.
+//! Wire codecs: bytes in, values out, no I/O.
+//!
+//! Each decoder takes the receive buffer of a connection, removes what it understood and answers
+//! `Ok(None)` while more bytes are needed, so that a request may arrive in pieces of any size and
+//! several may arrive at once.
 
 pub mod netstring;
 pub mod policy;
