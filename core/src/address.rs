@@ -1,1 +1,159 @@
-//! Mail addresses: local part, domain and extension.
+//! Mail addresses as the lists and settings of a mail server spell them.
+//!
+//! Addresses arrive from Postfix already taken apart from the SMTP dialogue: no angle brackets, no source route.
+//! Most tables of an iRedMail server hold them in lower case and without an extension, so the functions here
+//! answer three questions: where is the `@`, what is the address without its extension, and is this an address
+//! that the tables can hold at all. Nothing here allocates unless it has to.
+
+use std::borrow::Cow;
+
+/// Splits an address at its **last** `@` into local part and domain (RFC 5321: a domain holds no `@`, a quoted
+/// local part may). `None` without an `@`.
+pub fn split(address: &str) -> Option<(&str, &str)> {
+    address.rsplit_once('@')
+}
+
+/// Splits an address at its **first** `@`, as the policy service has always done: there the rest of an odd
+/// address such as `a@b@c` belongs to the domain. `None` without an `@`.
+pub fn split_first(address: &str) -> Option<(&str, &str)> {
+    address.split_once('@')
+}
+
+/// The domain behind the last `@`; `None` if there is no `@` or nothing behind it.
+pub fn domain_of(address: &str) -> Option<&str> {
+    split(address).map(|(_, domain)| domain).filter(|domain| !domain.is_empty())
+}
+
+/// The address without its extension: `user+box@example.com` becomes `user@example.com`.
+///
+/// Each delimiter is tried in turn; the first one that occurs in the local part decides, and the local part is
+/// cut at its first occurrence. An address that is not [valid](is_valid_iredapd) stays as it is, and so does one of
+/// which the cut would leave no local part: `@example.com` would name the whole domain in a list.
+pub fn without_extension<'a>(address: &'a str, delimiters: &[String]) -> Cow<'a, str> {
+    if !is_valid_iredapd(address) {
+        return Cow::Borrowed(address);
+    }
+    let Some((local, domain)) = split_first(address) else { return Cow::Borrowed(address) };
+    for delimiter in delimiters.iter().filter(|delimiter| !delimiter.is_empty()) {
+        if let Some(end) = local.find(delimiter.as_str()) {
+            if end == 0 {
+                break;
+            }
+            return Cow::Owned(format!("{}@{domain}", &local[..end]));
+        }
+    }
+    Cow::Borrowed(address)
+}
+
+/// Whether iRedAPD takes the text for an address, which decides whether its rules run at all.
+///
+/// The text must hold none of ``~ ! $ % ^ * ( )`` or space, and must *begin* with: a word character, `-` or `#`;
+/// any number of those or `. + = / &`; an `@`; a domain of word characters, hyphens and dots that begins with no dot
+/// and has at least one dot followed by two or more letters, digits or hyphens. Only the start is examined, so
+/// trailing text is accepted; one-label domains and apostrophes are not. Word characters are Unicode letters,
+/// digits and the underscore.
+pub fn is_valid_iredapd(address: &str) -> bool {
+    if address.contains(['~', '!', '$', '%', '^', '*', '(', ')', ' ']) {
+        return false;
+    }
+    let Some((local, rest)) = split_first(address) else { return false };
+    let mut local = local.chars();
+    if !local.next().is_some_and(|c| is_word(c) || matches!(c, '-' | '#')) {
+        return false;
+    }
+    if !local.all(|c| is_word(c) || matches!(c, '-' | '.' | '+' | '=' | '/' | '&' | '#')) {
+        return false;
+    }
+    let end = rest.find(|c| !(is_word(c) || matches!(c, '-' | '.'))).unwrap_or(rest.len());
+    let domain = &rest.as_bytes()[..end];
+    domain.first().is_some_and(|&first| first != b'.')
+        && domain.windows(3).skip(1).any(|w| w[0] == b'.' && is_label(w[1]) && is_label(w[2]))
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn is_label(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_at_sign_that_counts() {
+        assert_eq!(split("a@b@c"), Some(("a@b", "c")));
+        assert_eq!(split_first("a@b@c"), Some(("a", "b@c")));
+        assert_eq!(split("nodomain"), None);
+        assert_eq!(domain_of("a@example.com"), Some("example.com"));
+        assert_eq!(domain_of("a@"), None);
+        assert_eq!(domain_of(""), None);
+    }
+
+    #[test]
+    fn extensions_are_cut_at_the_first_delimiter_that_occurs() {
+        let plus = vec!["+".to_owned()];
+        let two = vec!["-".to_owned(), "+".to_owned()];
+        for (address, delimiters, expected) in [
+            ("user+box@example.com", &plus, "user@example.com"),
+            ("user+a+b@example.com", &plus, "user@example.com"),
+            ("user@example.com", &plus, "user@example.com"),
+            ("user@ex+ample.com", &plus, "user@ex+ample.com"),
+            ("us-er+box@example.com", &two, "us@example.com"),
+            ("user+b-x@example.com", &two, "user+b@example.com"),
+            ("user+box@localhost", &plus, "user+box@localhost"),
+            ("user+box", &plus, "user+box"),
+            ("-box@example.com", &two, "-box@example.com"),
+            ("", &plus, ""),
+        ] {
+            assert_eq!(without_extension(address, delimiters), expected, "{address}");
+        }
+        assert_eq!(without_extension("user+box@example.com", &[]), "user+box@example.com");
+        assert_eq!(without_extension("user+box@example.com", &[String::new()]), "user+box@example.com");
+    }
+
+    #[test]
+    fn what_counts_as_an_address() {
+        for valid in [
+            "user@example.com",
+            "user@sub.example.x",
+            "#a.b-c_d+e=f/g&h@example.com",
+            "user@sub-domain.example.c-m",
+            "müller@example.com",
+            "user@müller.example.com",
+            "a@b.co",
+            "a@_b.co",
+            "a@b..co",
+            "a@b.co;trailing",
+            "a@b.co@c",
+            "a@b.x.yz.",
+            "-a@b.co",
+        ] {
+            assert!(is_valid_iredapd(valid), "{valid}");
+        }
+        for invalid in [
+            "",
+            "@",
+            "a@",
+            "@b.co",
+            "nodomain",
+            "root@localhost",
+            "a@b.c",
+            "a@.co",
+            "a@.b.co",
+            "a@b.",
+            "o'brien@example.com",
+            "alice%example.com@relay.test",
+            "a b@example.com",
+            "a@example.com (x)",
+            ".a@example.com",
+            "\"a\"@example.com",
+            "a@[127.0.0.1]",
+            "a\0@example.com",
+        ] {
+            assert!(!is_valid_iredapd(invalid), "{invalid}");
+        }
+    }
+}
