@@ -1,6 +1,8 @@
 //! A temporary folder that other accounts (postfix, mysql, the mail user) can walk through.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -17,16 +19,21 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes `/tmp/otr-LABEL-XXXXXX` with mode 0755.
+    /// Makes `/tmp/otr-LABEL-XXXXXXXX` with mode 0755. The name is in lower case, because Dovecot is told (as on an iRedMail server) to lower the
+    /// home folders it reads from SQL.
     pub fn new(label: &str) -> Result<Self> {
-        let path = tempfile::Builder::new()
-            .prefix(&format!("otr-{label}-"))
-            .rand_bytes(6)
-            .tempdir_in("/tmp")
-            .context("making a temporary folder in /tmp")?
-            .keep();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { path, keep: std::env::var_os("OUTRIDER_TEST_KEEP").is_some() })
+        loop {
+            let path =
+                PathBuf::from(format!("/tmp/otr-{label}-{:08x}", RandomState::new().hash_one(label) as u32));
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+                    return Ok(Self { path, keep: std::env::var_os("OUTRIDER_TEST_KEEP").is_some() });
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).with_context(|| format!("making {}", path.display())),
+            }
+        }
     }
 
     /// The folder itself.

@@ -4,11 +4,15 @@
 //! Everything is synchronous on purpose: a test reads from top to bottom, and a child process is ended by the drop of its handle, by a panic, and
 //! (through the parent-death signal) even when the test itself is killed.
 
+pub mod account;
+pub mod dovecot;
 pub mod folder;
 pub mod message;
 pub mod policy_client;
 pub mod port;
+pub mod postfix;
 pub mod process;
 pub mod sink;
 pub mod smtp_client;
+pub mod store;
 pub mod wait;

@@ -1,0 +1,66 @@
+//! Which SQL server holds the accounts, and how Postfix, Dovecot and the daemons reach it.
+
+use std::net::SocketAddr;
+
+/// The servers iRedMail can be installed on (with accounts in SQL).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// MariaDB or MySQL.
+    MariaDb,
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl Server {
+    /// The map type of Postfix and the driver name of Dovecot.
+    pub fn driver(self) -> &'static str {
+        match self {
+            Self::MariaDb => "mysql",
+            Self::Postgres => "pgsql",
+        }
+    }
+
+    /// The scheme of a database URL.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::MariaDb => "mysql",
+            Self::Postgres => "postgresql",
+        }
+    }
+
+    /// Joins SQL expressions into one string.
+    pub fn concat(self, parts: &[&str]) -> String {
+        match self {
+            Self::MariaDb => format!("CONCAT({})", parts.join(", ")),
+            Self::Postgres => parts.join(" || "),
+        }
+    }
+
+    /// Quotes a column name (some of `mailbox` hold a hyphen).
+    pub fn column(self, name: &str) -> String {
+        match self {
+            Self::MariaDb => format!("`{name}`"),
+            Self::Postgres => format!("\"{name}\""),
+        }
+    }
+}
+
+/// Address and account of a SQL server; the databases are called `vmail`, `iredapd`, `amavisd` and `iredadmin`.
+#[derive(Debug, Clone)]
+pub struct SqlAccess {
+    /// Which kind.
+    pub server: Server,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Account that may read and write all four databases.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+}
+
+impl SqlAccess {
+    /// The URL of one database, as in the daemons' settings.
+    pub fn url(&self, database: &str) -> String {
+        format!("{}://{}:{}@{}/{database}", self.server.scheme(), self.user, self.password, self.address)
+    }
+}
