@@ -40,8 +40,10 @@ impl<'a, E: Execute> Accounts<'a, E> {
 
     /// Another name for a hosted domain.
     pub fn alias_domain(&self, alias: &str, target: &str) -> Result<()> {
-        self.store
-            .execute("vmail", &format!("INSERT INTO alias_domain (alias_domain, target_domain) VALUES ('{alias}', '{target}')"))
+        self.store.execute(
+            "vmail",
+            &format!("INSERT INTO alias_domain (alias_domain, target_domain) VALUES ('{alias}', '{target}')"),
+        )
     }
 
     /// A mailbox with a quota in MB (0: none) and the row that delivers to it.
@@ -73,8 +75,10 @@ impl<'a, E: Execute> Accounts<'a, E> {
 
     /// Removes a delivery, for example that of a user to the own mailbox.
     pub fn remove_forwarding(&self, address: &str, target: &str) -> Result<()> {
-        self.store
-            .execute("vmail", &format!("DELETE FROM forwardings WHERE address = '{address}' AND forwarding = '{target}'"))
+        self.store.execute(
+            "vmail",
+            &format!("DELETE FROM forwardings WHERE address = '{address}' AND forwarding = '{target}'"),
+        )
     }
 
     /// Says how many bytes a mailbox holds.

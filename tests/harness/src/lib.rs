@@ -5,6 +5,9 @@
 //! (through the parent-death signal) even when the test itself is killed.
 
 pub mod account;
+pub mod daemon;
+pub mod dkim;
+pub mod dns_server;
 pub mod dovecot;
 pub mod folder;
 pub mod message;
