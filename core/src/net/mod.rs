@@ -1,1 +1,13 @@
-//! Listeners, connections, limits and shutdown.
+//! Sockets of a daemon: listening, accepting within bounds, stopping gracefully.
+
+mod accept;
+mod activity;
+mod listen;
+mod shutdown;
+mod stream;
+
+pub(crate) use accept::{AcceptPool, Place, accept_loop};
+pub use activity::Activity;
+pub use listen::{BindError, BoundListener, Inherited, Socket, bind};
+pub use shutdown::{Shutdown, ShutdownTrigger};
+pub use stream::{Connection, Local, Peer, Stream};
