@@ -3,27 +3,22 @@
 use anyhow::Result;
 
 use crate::dovecot::NODE;
-
-/// Runs SQL against one of the four databases.
-pub trait Execute {
-    /// Runs one or more statements, separated by `;`.
-    fn execute(&self, database: &str, sql: &str) -> Result<()>;
-}
+use crate::store::Store;
 
 /// The password of every sample user.
 pub const PASSWORD: &str = "correct horse";
 
 /// Adds accounts to the vmail database.
 #[derive(Debug)]
-pub struct Accounts<'a, E> {
-    store: &'a E,
+pub struct Accounts<'a> {
+    store: &'a dyn Store,
     /// The `storagebasedirectory` of new mailboxes.
     storage: String,
 }
 
-impl<'a, E: Execute> Accounts<'a, E> {
+impl<'a> Accounts<'a> {
     /// Accounts whose mail lies below `storage`.
-    pub fn new(store: &'a E, storage: &str) -> Self {
+    pub fn new(store: &'a dyn Store, storage: &str) -> Self {
         Self { store, storage: storage.to_owned() }
     }
 

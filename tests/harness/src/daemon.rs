@@ -166,6 +166,11 @@ impl Daemon {
         self.process.as_ref().ok_or_else(|| anyhow!("{} is not running", self.name))?.signal(signal)
     }
 
+    /// The process number.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Process::id)
+    }
+
     /// True as long as it runs.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(Process::is_running)

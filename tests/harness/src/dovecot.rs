@@ -25,6 +25,7 @@ pub const NODE: &str = "vmail1";
 pub struct Dovecot {
     process: Option<Process>,
     sockets: PathBuf,
+    quota_status: Option<u16>,
     folder: Folder,
 }
 
@@ -35,12 +36,22 @@ impl Dovecot {
         let mail = folder.sub("mail")?;
         chown(&mail, Some(Uid::from_raw(MAIL_ID)), Some(Gid::from_raw(MAIL_ID)))
             .context("giving the mail store away")?;
-        Ok(Self { process: None, sockets: PathBuf::new(), folder })
+        Ok(Self { process: None, sockets: PathBuf::new(), quota_status: None, folder })
     }
 
     /// The `storagebasedirectory` of the accounts.
     pub fn storage(&self) -> String {
         self.folder.path().join("mail").display().to_string()
+    }
+
+    /// Lets Dovecot's own quota-status answer on this port, as iRedMail configures it.
+    pub fn offer_quota_status(&mut self, port: u16) {
+        self.quota_status = Some(port);
+    }
+
+    /// The process number of the master process.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Process::id)
     }
 
     /// Writes the configuration, starts, and waits for the LMTP and SASL sockets in `sockets`.
@@ -67,8 +78,16 @@ impl Dovecot {
         let folder = self.folder.path().display();
         let sockets = self.sockets.display();
         let driver = sql.server.driver();
+        let quota_status = self.quota_status.map_or_else(String::new, |port| {
+            format!(
+                "service quota-status {{\n  executable = quota-status -p postfix\n  client_limit = 1\n  inet_listener {{\n    \
+                 address = 127.0.0.1\n    port = {port}\n  }}\n}}\n\
+                 plugin {{\n  quota_status_success = DUNNO\n  quota_status_nouser = DUNNO\n  \
+                 quota_status_overquota = \"552 5.2.2 Mailbox is full\"\n}}\n"
+            )
+        });
         format!(
-            "base_dir = {folder}/run\n\
+            "{quota_status}base_dir = {folder}/run\n\
              state_dir = {folder}/state\n\
              log_path = {folder}/dovecot.log\n\
              protocols = lmtp\n\

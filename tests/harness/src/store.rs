@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use anyhow::Result;
+
 /// The servers iRedMail can be installed on (with accounts in SQL).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
@@ -63,4 +65,18 @@ impl SqlAccess {
     pub fn url(&self, database: &str) -> String {
         format!("{}://{}:{}@{}/{database}", self.server.scheme(), self.user, self.password, self.address)
     }
+}
+
+/// A running SQL server with the four iRedMail databases, private to one test.
+pub trait Store: std::fmt::Debug + Send {
+    /// How to reach it.
+    fn access(&self) -> SqlAccess;
+    /// Runs one or more statements, separated by `;`, against one of the databases.
+    fn execute(&self, database: &str, sql: &str) -> Result<()>;
+    /// The rows of a query, columns separated by a tab.
+    fn query(&self, database: &str, sql: &str) -> Result<Vec<String>>;
+    /// Stops the server, as an administrator would; its data stay.
+    fn stop(&mut self) -> Result<()>;
+    /// Starts it again on the same port.
+    fn resume(&mut self) -> Result<()>;
 }
