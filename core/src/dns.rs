@@ -23,6 +23,8 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use thiserror::Error;
 
+use crate::settings::{Findings, Interval};
+
 pub use memory::MemoryResolver;
 
 /// What a [`Resolver`] gives back: an answer that arrives later.
@@ -78,22 +80,29 @@ pub trait Resolver: Send + Sync {
     fn ptr(&self, address: IpAddr) -> Answer<'_, Vec<String>>;
 }
 
-/// Where and how to ask.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DnsSettings {
-    /// Name servers with their ports. Empty: those of `/etc/resolv.conf`.
-    pub servers: Vec<SocketAddr>,
-    /// Time for one question, all attempts together.
-    pub timeout: Duration,
-    /// How often a question is sent within that time, over all servers.
-    pub attempts: u32,
-    /// Number of answers kept in memory; 0 keeps none.
-    pub cache_size: u32,
+crate::settings! {
+    /// Where and how names are looked up.
+    pub struct DnsSettings {
+        /// Name servers with their ports, such as ["127.0.0.1:53"]; those of /etc/resolv.conf if empty.
+        pub servers: Vec<SocketAddr> = Vec::new(),
+        /// Time for one question, all attempts together.
+        pub timeout: Interval = Interval::seconds(3),
+        /// How often a question is sent within that time.
+        pub attempts: u32 = 2,
+        /// Number of answers kept in memory, as long as their TTL says; 0 keeps none.
+        pub cache_size: u32 = 8192,
+    }
 }
 
-impl Default for DnsSettings {
-    fn default() -> DnsSettings {
-        DnsSettings { servers: Vec::new(), timeout: Duration::from_secs(3), attempts: 2, cache_size: 8192 }
+impl DnsSettings {
+    /// Checks what types cannot express; `section` is the name of the section, usually `dns`.
+    pub fn check(&self, section: &str, findings: &mut Findings) {
+        if self.timeout.duration().is_zero() {
+            findings.error(format!("{section}.timeout"), "must be longer than nothing", "write \"3s\"");
+        }
+        if !(1..=10).contains(&self.attempts) {
+            findings.error(format!("{section}.attempts"), "must be between 1 and 10", "the default is 2");
+        }
     }
 }
 
@@ -126,7 +135,7 @@ impl HickoryResolver {
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         };
         set_options(builder.options_mut(), settings);
-        Ok(HickoryResolver { inner: builder.build()?, timeout: settings.timeout })
+        Ok(HickoryResolver { inner: builder.build()?, timeout: settings.timeout.duration() })
     }
 
     /// Forgets all cached answers.
@@ -170,7 +179,7 @@ fn set_options(options: &mut ResolverOpts, settings: &DnsSettings) {
     let attempts = settings.attempts.max(1);
     // The library counts repetitions, we count questions. A lost datagram has to be repeated within the deadline.
     options.attempts = (attempts - 1) as usize;
-    options.timeout = settings.timeout / attempts;
+    options.timeout = settings.timeout.duration() / attempts;
     options.cache_size = u64::from(settings.cache_size);
     options.positive_max_ttl = Some(Duration::from_secs(86_400));
     options.negative_max_ttl = Some(Duration::from_secs(300));
@@ -285,7 +294,7 @@ mod tests {
         });
         DnsSettings {
             servers: vec![address],
-            timeout: Duration::from_millis(600),
+            timeout: Interval(Duration::from_millis(600)),
             attempts: 2,
             cache_size: 16,
         }
@@ -342,7 +351,7 @@ mod tests {
     #[tokio::test]
     async fn one_silent_name_delays_no_other() {
         let mut settings = scripted_server().await;
-        settings.timeout = Duration::from_secs(5);
+        settings.timeout = Interval::seconds(5);
         settings.cache_size = 0;
         let dns = HickoryResolver::from_settings(&settings).unwrap();
         let mut stuck = Vec::new();

@@ -13,6 +13,9 @@ use crate::network;
 /// The key that stands for everybody.
 pub const EVERYBODY: &str = "@.";
 
+/// The key that stands for every client address, each for itself; known to throttling only.
+pub const EVERY_CLIENT: &str = "@ip";
+
 /// All keys that cover an address, most telling first: for `user@a.b.c` they are `user@a.b.c`, `@a.b.c`, `@.`,
 /// `@.a.b.c`, `@.b.c`, `@.c`. An empty or [invalid](address::is_valid_iredapd) address is covered by `@.` only.
 ///
@@ -74,7 +77,7 @@ pub enum Form {
     Subdomain,
     /// `@.tld`: everything below one top-level domain.
     TopLevel,
-    /// `@ip`: all senders of one client (throttling only).
+    /// The word `@ip`: every client address, each for itself (throttling only).
     AtIp,
     /// `@.`: everybody.
     Everybody,
@@ -86,6 +89,9 @@ impl Form {
         if key == EVERYBODY {
             return Some(Form::Everybody);
         }
+        if key == EVERY_CLIENT {
+            return Some(Form::AtIp);
+        }
         if key.parse::<IpAddr>().is_ok() {
             return Some(Form::Ip);
         }
@@ -96,9 +102,6 @@ impl Form {
             return Some(Form::Network);
         }
         if let Some(rest) = key.strip_prefix('@') {
-            if rest.parse::<IpAddr>().is_ok() {
-                return Some(Form::AtIp);
-            }
             return match rest.strip_prefix('.') {
                 Some(suffix) if !is_domain(suffix) => None,
                 Some(suffix) if suffix.contains('.') => Some(Form::Subdomain),
@@ -217,7 +220,7 @@ mod tests {
             ("@example.com", Some(Form::Domain), 60, 5),
             ("@.example.com", Some(Form::Subdomain), 50, 3),
             ("@.com", Some(Form::TopLevel), 40, 2),
-            ("@192.0.2.7", Some(Form::AtIp), 0, 1),
+            ("@ip", Some(Form::AtIp), 0, 1),
             ("@.", Some(Form::Everybody), 0, 0),
             ("", None, 0, 0),
             ("@", None, 0, 0),

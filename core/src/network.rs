@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::lookup;
 
-/// The client's address is no IP address, so it cannot be compared with networks.
+/// The client's address is no IP address, so nothing can be said about the networks it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("not an IP address: {0:?}")]
 pub struct InvalidAddress(pub String);
@@ -82,15 +82,13 @@ impl NetworkList {
     /// [`lookup::wildcard_ipv4`]).
     ///
     /// # Errors
-    /// [`InvalidAddress`] if there are networks to compare with and the text is no IP address.
+    /// [`InvalidAddress`] if the text is no IP address, whatever the list holds: a rule that cannot tell whether
+    /// the client is trusted must not decide.
     pub fn contains(&self, client: &str, all_wildcards: bool) -> Result<bool, InvalidAddress> {
         if !self.exact.is_empty()
             && lookup::wildcard_ipv4(client, all_wildcards).iter().any(|key| self.exact.contains(key))
         {
             return Ok(true);
-        }
-        if self.networks.is_empty() {
-            return Ok(false);
         }
         let ip = IpAddr::from_str(client).map_err(|_| InvalidAddress(client.to_owned()))?;
         Ok(self.contains_ip(ip))
@@ -175,7 +173,7 @@ mod tests {
         assert_eq!(list.contains("unknown", false), Err(InvalidAddress("unknown".into())));
         assert_eq!(NetworkList::new(["10.*.*.*"]).contains("10.1.2.3", false), Ok(false));
         assert_eq!(NetworkList::new(["10.*.*.*"]).contains("10.1.2.3", true), Ok(true));
-        assert_eq!(NetworkList::default().contains("unknown", false), Ok(false));
+        assert!(NetworkList::default().contains("unknown", false).is_err());
         assert!(NetworkList::default().is_empty());
     }
 
