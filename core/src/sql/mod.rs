@@ -8,6 +8,7 @@
 //! Reads, and writes marked [`Stmt::repeatable`], are tried once more when their connection breaks. Limits: the number of
 //! connections, the wait for one (`acquire_timeout`), the wait for an answer (`statement_timeout`).
 
+mod databases;
 mod error;
 mod mysql;
 mod pool;
@@ -20,6 +21,7 @@ mod transaction;
 mod url;
 mod value;
 
+pub use databases::{DatabaseSettings, Databases};
 pub use error::DbError;
 pub use pool::PoolOptions;
 pub use stmt::{Stmt, escape_like};
@@ -34,7 +36,7 @@ use sqlite::SqliteServer;
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Connections for reading an SQLite file; they never wait for the writer.
@@ -223,9 +225,33 @@ impl Db {
         })
     }
 
+    /// A handle that does not keep the connections open; `None` for SQLite, which needs no watching.
+    pub(crate) fn downgrade(&self) -> Option<WeakDb> {
+        match self {
+            Db::MySql(MySqlDb(pool)) => Some(WeakDb::MySql(Arc::downgrade(pool))),
+            Db::Postgres(PostgresDb(pool)) => Some(WeakDb::Postgres(Arc::downgrade(pool))),
+            Db::Sqlite(_) => None,
+        }
+    }
+
     /// Where it is, without user and password.
     pub fn place(&self) -> &str {
         with_pool!(self, true, |pool| pool.place())
+    }
+}
+
+/// A [`Db`] as long as somebody else holds it.
+pub(crate) enum WeakDb {
+    MySql(Weak<Pool<MySqlServer>>),
+    Postgres(Weak<Pool<PostgresServer>>),
+}
+
+impl WeakDb {
+    pub(crate) fn upgrade(&self) -> Option<Db> {
+        Some(match self {
+            WeakDb::MySql(pool) => Db::MySql(MySqlDb(pool.upgrade()?)),
+            WeakDb::Postgres(pool) => Db::Postgres(PostgresDb(pool.upgrade()?)),
+        })
     }
 }
 

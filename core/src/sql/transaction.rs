@@ -83,6 +83,19 @@ impl Transaction {
         })
     }
 
+    /// Runs statements of the program's own, without values.
+    ///
+    /// # Errors
+    /// As [`Transaction::fetch_all`]. MySQL ends the transaction by itself when a table is created.
+    pub async fn execute_script(&mut self, sql: impl Into<Cow<'static, str>>) -> Result<(), DbError> {
+        with_lease!(self, |lease| {
+            let limit = lease.statement_timeout();
+            let outcome = lease.script(sql.into(), limit).await;
+            lease.unsettle();
+            outcome
+        })
+    }
+
     /// Makes everything done in it last.
     ///
     /// # Errors
