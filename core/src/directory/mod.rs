@@ -1,1 +1,149 @@
-//! Accounts: domains, mailboxes, aliases and lists.
+//! Accounts: domains, mailboxes, aliases and lists, as every daemon asks for them.
+//!
+//! [`Directory`] is the one interface; [`SqlDirectory`] answers it from iRedMail's tables and [`CachedDirectory`]
+//! remembers answers for a short while. Names are compared in lower case, whatever case they are asked in. A
+//! question that finds nothing is answered `None`, `false` or an empty list; an error always means that the accounts could
+//! not be asked, never that somebody does not exist.
+
+mod cache;
+mod sql;
+
+pub use cache::{CachedDirectory, DirectorySettings};
+pub use sql::SqlDirectory;
+
+use crate::sql::DbError;
+use std::future::Future;
+use std::pin::Pin;
+
+/// A future of an object-safe trait.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What a question comes back with.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
+
+/// The accounts could not be asked. Whatever the cause, it is no answer: a mail service treats it as temporary.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("looking up {question}: {cause}")]
+pub struct DirectoryError {
+    /// What was asked for, in a few words, without addresses.
+    pub question: &'static str,
+    /// What the database said.
+    pub cause: DbError,
+}
+
+/// Which domains count as local.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DomainScope {
+    /// Also those for which this server is only a backup MX.
+    pub backup_mx: bool,
+    /// Also alias domains of an active domain, whether the alias row itself is active or not.
+    pub alias_domains: bool,
+}
+
+impl DomainScope {
+    /// Everything hosted here in any way.
+    pub const ALL: DomainScope = DomainScope { backup_mx: true, alias_domains: true };
+}
+
+/// The two kinds of addresses that lead to several people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ListKind {
+    /// A mail alias: table `alias`.
+    Alias,
+    /// A mailing list of mlmmj: table `maillists`.
+    Maillist,
+}
+
+/// What the quota service needs of a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaAccount {
+    /// The name under which usage is stored.
+    pub username: String,
+    /// The limit in megabytes; 0 is unlimited, negative is a mistake of the administrator.
+    pub limit_mb: i64,
+    /// Bytes used, where the same question finds them; `None` when there is no row yet.
+    pub used_bytes: Option<i64>,
+}
+
+/// The accounts of a mail server. Every method may be called with any text at all.
+pub trait Directory: Send + Sync {
+    /// Whether a domain is hosted here and active.
+    fn is_local_domain<'a>(&'a self, domain: &'a str, scope: DomainScope) -> Answer<'a, bool>;
+
+    /// The active domain that `domain` is an alias of.
+    fn alias_target<'a>(&'a self, domain: &'a str) -> Answer<'a, Option<String>>;
+
+    /// Whether `alias` is an alias domain of `target`; neither has to be active.
+    fn alias_domain_of<'a>(&'a self, alias: &'a str, target: &'a str) -> Answer<'a, bool>;
+
+    /// All names of domains hosted here: active ones, backup MX included, and aliases of active ones.
+    fn local_domains(&self) -> Answer<'_, Vec<String>>;
+
+    /// Whether `sender` is an extra address of the mailbox `login`, or of `login` with a `+extension`.
+    fn login_has_alias<'a>(&'a self, login: &'a str, sender: &'a str) -> Answer<'a, bool>;
+
+    /// Whether `member` is an active member of the mail alias `list`.
+    fn alias_has_member<'a>(&'a self, list: &'a str, member: &'a str) -> Answer<'a, bool>;
+
+    /// Whether an active mailing list has this address.
+    fn is_active_maillist<'a>(&'a self, address: &'a str) -> Answer<'a, bool>;
+
+    /// The access policy of a list in lower case, `""` when it is not set; `None` when there is no such list. Inactive
+    /// lists count.
+    fn list_policy<'a>(&'a self, kind: ListKind, address: &'a str) -> Answer<'a, Option<String>>;
+
+    /// The members of a mail alias in lower case, active or not.
+    fn alias_members<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>>;
+
+    /// The moderators of an alias or a list in lower case; `*@domain` stands for a whole domain.
+    fn moderators<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>>;
+
+    /// The owners of a mailing list in lower case.
+    fn owners<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>>;
+
+    /// When the password of a mailbox was last changed, `YYYY-MM-DD HH:MM:SS` in the server's local time; never
+    /// changed is the beginning of 1970. `None` when there is no such mailbox.
+    fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>>;
+
+    /// Whether a mailbox exists, active or not.
+    fn mailbox_exists<'a>(&'a self, username: &'a str) -> Answer<'a, bool>;
+
+    /// The active mailbox `address` in an active domain that is not a backup MX, with the quota service switched on.
+    fn quota_account<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>>;
+
+    /// Bytes used by a mailbox; `None` when nothing is stored.
+    fn used_quota<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>>;
+
+    /// Where mail to an address goes as Postfix sees it: active rows of active domains that are not backup MX, for
+    /// aliases, lists and mailboxes alike, in lower case.
+    fn forwarding_targets<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>>;
+
+    /// Forgets remembered answers, after accounts were changed. Nothing to do where nothing is remembered.
+    fn forget(&self) {}
+}
+
+/// Whether a name can be that of a hosted domain at all: it has a dot and none of the characters
+/// ``~!#$%^&*()+\/`` or a blank.
+pub fn may_be_local(domain: &str) -> bool {
+    domain.contains('.') && !domain.contains(|c: char| "~!#$%^&*()+\\/ ".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_never_local() {
+        for (domain, expected) in [
+            ("example.com", true),
+            ("sub.example.co", true),
+            ("localhost", false),
+            ("", false),
+            ("a b.example", false),
+            ("ex+ample.com", false),
+            ("a/b.example", false),
+        ] {
+            assert_eq!(may_be_local(domain), expected, "{domain}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The directory in iRedMail's SQL tables.
+
+use super::{Answer, Directory, DirectoryError, DomainScope, ListKind, QuotaAccount, may_be_local};
+use crate::sql::{Db, DbError, Row, Stmt, Value, escape_like};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const DOMAIN: Stmt = Stmt::same("SELECT 1 FROM domain WHERE domain = ? AND active = 1");
+const DOMAIN_NOT_BACKUP: Stmt =
+    Stmt::same("SELECT 1 FROM domain WHERE domain = ? AND active = 1 AND backupmx = 0");
+const DOMAIN_OR_ALIAS: Stmt = Stmt::same(
+    "SELECT 1 FROM domain WHERE domain = ? AND active = 1 \
+     UNION ALL SELECT 1 FROM alias_domain a JOIN domain d ON d.domain = a.target_domain \
+     WHERE a.alias_domain = ? AND d.active = 1",
+);
+const DOMAIN_NOT_BACKUP_OR_ALIAS: Stmt = Stmt::same(
+    "SELECT 1 FROM domain WHERE domain = ? AND active = 1 AND backupmx = 0 \
+     UNION ALL SELECT 1 FROM alias_domain a JOIN domain d ON d.domain = a.target_domain \
+     WHERE a.alias_domain = ? AND d.active = 1",
+);
+const ALIAS_TARGET: Stmt = Stmt::same(
+    "SELECT a.target_domain AS name FROM alias_domain a JOIN domain d ON d.domain = a.target_domain \
+     WHERE a.alias_domain = ? AND d.active = 1",
+);
+const ALIAS_DOMAIN_OF: Stmt =
+    Stmt::same("SELECT 1 FROM alias_domain WHERE alias_domain = ? AND target_domain = ?");
+const LOCAL_DOMAINS: Stmt = Stmt::same(
+    "SELECT domain AS name FROM domain WHERE active = 1 \
+     UNION SELECT a.alias_domain FROM alias_domain a JOIN domain d ON d.domain = a.target_domain \
+     WHERE d.active = 1",
+);
+const LOGIN_HAS_ALIAS: Stmt = Stmt::same(
+    "SELECT 1 FROM forwardings WHERE address = ? AND is_alias = 1 \
+     AND (forwarding = ? OR forwarding LIKE ? ESCAPE '!') LIMIT 1",
+);
+const ALIAS_HAS_MEMBER: Stmt = Stmt::same(
+    "SELECT 1 FROM forwardings WHERE address = ? AND forwarding = ? AND is_list = 1 AND active = 1 LIMIT 1",
+);
+const ACTIVE_MAILLIST: Stmt = Stmt::same("SELECT 1 FROM maillists WHERE address = ? AND active = 1 LIMIT 1");
+const ALIAS_POLICY: Stmt = Stmt::same("SELECT accesspolicy AS name FROM alias WHERE address = ?");
+const MAILLIST_POLICY: Stmt = Stmt::same("SELECT accesspolicy AS name FROM maillists WHERE address = ?");
+const ALIAS_MEMBERS: Stmt =
+    Stmt::same("SELECT forwarding AS name FROM forwardings WHERE address = ? AND is_list = 1");
+const MODERATORS: Stmt = Stmt::same("SELECT moderator AS name FROM moderators WHERE address = ?");
+const OWNERS: Stmt = Stmt::same("SELECT owner AS name FROM maillist_owners WHERE address = ?");
+const PASSWORD_LAST_CHANGE: Stmt =
+    Stmt::same("SELECT passwordlastchange AS name FROM mailbox WHERE username = ?");
+const MAILBOX_EXISTS: Stmt = Stmt::same("SELECT 1 FROM mailbox WHERE username = ?");
+const QUOTA_ACCOUNT: Stmt = Stmt::per_engine(
+    "SELECT m.username, m.quota, q.bytes FROM mailbox m JOIN domain d ON d.domain = m.domain \
+     LEFT JOIN used_quota q ON q.username = m.username \
+     WHERE m.username = ? AND m.active = 1 AND m.`enablequota-status` = 1 AND d.active = 1 AND d.backupmx = 0",
+    "SELECT m.username, m.quota, q.bytes FROM mailbox m JOIN domain d ON d.domain = m.domain \
+     LEFT JOIN used_quota q ON q.username = m.username \
+     WHERE m.username = ? AND m.active = 1 AND m.\"enablequota-status\" = 1 AND d.active = 1 AND d.backupmx = 0",
+    "SELECT m.username, m.quota, q.bytes FROM mailbox m JOIN domain d ON d.domain = m.domain \
+     LEFT JOIN used_quota q ON q.username = m.username \
+     WHERE m.username = ? AND m.active = 1 AND m.\"enablequota-status\" = 1 AND d.active = 1 AND d.backupmx = 0",
+);
+/// For tables older than iRedMail 1.0, which have no such column.
+const QUOTA_ACCOUNT_BEFORE_1_0: Stmt = Stmt::same(
+    "SELECT m.username, m.quota, q.bytes FROM mailbox m JOIN domain d ON d.domain = m.domain \
+     LEFT JOIN used_quota q ON q.username = m.username \
+     WHERE m.username = ? AND m.active = 1 AND d.active = 1 AND d.backupmx = 0",
+);
+const USED_QUOTA: Stmt = Stmt::same("SELECT bytes FROM used_quota WHERE username = ?");
+const FORWARDING_TARGETS: Stmt = Stmt::same(
+    "SELECT f.forwarding AS name FROM forwardings f JOIN domain d ON d.domain = f.domain \
+     WHERE f.address = ? AND f.active = 1 AND d.active = 1 AND d.backupmx = 0",
+);
+
+/// What "never" is in `passwordlastchange`.
+const EPOCH: &str = "1970-01-01 00:00:00";
+
+/// Accounts in the vmail database.
+#[derive(Debug)]
+pub struct SqlDirectory {
+    vmail: Db,
+    before_1_0: AtomicBool,
+}
+
+impl SqlDirectory {
+    /// The accounts in this database.
+    pub fn new(vmail: Db) -> SqlDirectory {
+        SqlDirectory { vmail, before_1_0: AtomicBool::new(false) }
+    }
+
+    /// The database itself.
+    pub fn vmail(&self) -> &Db {
+        &self.vmail
+    }
+
+    async fn rows(
+        &self,
+        question: &'static str,
+        stmt: &Stmt,
+        args: &[Value],
+    ) -> Result<Vec<Row>, DirectoryError> {
+        self.vmail.fetch_all(stmt, args).await.map_err(|cause| DirectoryError { question, cause })
+    }
+
+    async fn any(&self, question: &'static str, stmt: &Stmt, args: &[Value]) -> Result<bool, DirectoryError> {
+        Ok(!self.rows(question, stmt, args).await?.is_empty())
+    }
+
+    async fn names(
+        &self,
+        question: &'static str,
+        stmt: &Stmt,
+        args: &[Value],
+    ) -> Result<Vec<String>, DirectoryError> {
+        let rows = self.rows(question, stmt, args).await?;
+        Ok(rows.iter().filter_map(|row| row.text("name")).map(str::to_lowercase).collect())
+    }
+
+    async fn quota_rows(&self, address: &str) -> Result<Vec<Row>, DbError> {
+        let args = [lower(address)];
+        if !self.before_1_0.load(Ordering::Relaxed) {
+            match self.vmail.fetch_all(&QUOTA_ACCOUNT, &args).await {
+                Err(DbError::Refused(_)) => {}
+                outcome => return outcome,
+            }
+        }
+        let rows = self.vmail.fetch_all(&QUOTA_ACCOUNT_BEFORE_1_0, &args).await?;
+        if !self.before_1_0.swap(true, Ordering::Relaxed) {
+            tracing::info!("mailbox has no column enablequota-status: quota is checked for every mailbox");
+        }
+        Ok(rows)
+    }
+}
+
+fn lower(name: &str) -> Value {
+    Value::Text(name.to_lowercase())
+}
+
+impl Directory for SqlDirectory {
+    fn is_local_domain<'a>(&'a self, domain: &'a str, scope: DomainScope) -> Answer<'a, bool> {
+        Box::pin(async move {
+            if !may_be_local(domain) {
+                return Ok(false);
+            }
+            let question = "a domain";
+            let domain = lower(domain);
+            match (scope.backup_mx, scope.alias_domains) {
+                (true, false) => self.any(question, &DOMAIN, &[domain]).await,
+                (false, false) => self.any(question, &DOMAIN_NOT_BACKUP, &[domain]).await,
+                (true, true) => self.any(question, &DOMAIN_OR_ALIAS, &[domain.clone(), domain]).await,
+                (false, true) => {
+                    self.any(question, &DOMAIN_NOT_BACKUP_OR_ALIAS, &[domain.clone(), domain]).await
+                }
+            }
+        })
+    }
+
+    fn alias_target<'a>(&'a self, domain: &'a str) -> Answer<'a, Option<String>> {
+        Box::pin(async move {
+            if !may_be_local(domain) {
+                return Ok(None);
+            }
+            Ok(self.names("an alias domain", &ALIAS_TARGET, &[lower(domain)]).await?.into_iter().next())
+        })
+    }
+
+    fn alias_domain_of<'a>(&'a self, alias: &'a str, target: &'a str) -> Answer<'a, bool> {
+        Box::pin(async move {
+            self.any("an alias domain", &ALIAS_DOMAIN_OF, &[lower(alias), lower(target)]).await
+        })
+    }
+
+    fn local_domains(&self) -> Answer<'_, Vec<String>> {
+        Box::pin(self.names("all domains", &LOCAL_DOMAINS, &[]))
+    }
+
+    fn login_has_alias<'a>(&'a self, login: &'a str, sender: &'a str) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let login = login.to_lowercase();
+            let extended = match login.split_once('@') {
+                Some((local, domain)) => format!("{}+%@{}", escape_like(local), escape_like(domain)),
+                // Nothing but itself.
+                None => escape_like(&login),
+            };
+            let args = [lower(sender), Value::Text(login), Value::Text(extended)];
+            self.any("addresses of a login", &LOGIN_HAS_ALIAS, &args).await
+        })
+    }
+
+    fn alias_has_member<'a>(&'a self, list: &'a str, member: &'a str) -> Answer<'a, bool> {
+        Box::pin(async move {
+            self.any("a member of an alias", &ALIAS_HAS_MEMBER, &[lower(list), lower(member)]).await
+        })
+    }
+
+    fn is_active_maillist<'a>(&'a self, address: &'a str) -> Answer<'a, bool> {
+        Box::pin(async move { self.any("a mailing list", &ACTIVE_MAILLIST, &[lower(address)]).await })
+    }
+
+    fn list_policy<'a>(&'a self, kind: ListKind, address: &'a str) -> Answer<'a, Option<String>> {
+        Box::pin(async move {
+            let stmt = match kind {
+                ListKind::Alias => &ALIAS_POLICY,
+                ListKind::Maillist => &MAILLIST_POLICY,
+            };
+            let rows = self.rows("an access policy", stmt, &[lower(address)]).await?;
+            Ok(rows.first().map(|row| row.text("name").unwrap_or_default().to_lowercase()))
+        })
+    }
+
+    fn alias_members<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async move { self.names("members of an alias", &ALIAS_MEMBERS, &[lower(address)]).await })
+    }
+
+    fn moderators<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async move { self.names("moderators", &MODERATORS, &[lower(address)]).await })
+    }
+
+    fn owners<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async move { self.names("owners of a list", &OWNERS, &[lower(address)]).await })
+    }
+
+    fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>> {
+        Box::pin(async move {
+            let rows = self.rows("the age of a password", &PASSWORD_LAST_CHANGE, &[lower(username)]).await?;
+            Ok(rows.first().map(|row| row.text("name").unwrap_or(EPOCH).to_owned()))
+        })
+    }
+
+    fn mailbox_exists<'a>(&'a self, username: &'a str) -> Answer<'a, bool> {
+        Box::pin(async move { self.any("a mailbox", &MAILBOX_EXISTS, &[lower(username)]).await })
+    }
+
+    fn quota_account<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>> {
+        Box::pin(async move {
+            let question = "the quota of a mailbox";
+            let rows = self.quota_rows(address).await.map_err(|cause| DirectoryError { question, cause })?;
+            Ok(rows.first().map(|row| QuotaAccount {
+                username: row.text("username").unwrap_or(address).to_lowercase(),
+                limit_mb: row.int("quota").unwrap_or(0),
+                used_bytes: row.int("bytes"),
+            }))
+        })
+    }
+
+    fn used_quota<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>> {
+        Box::pin(async move {
+            let rows = self.rows("the usage of a mailbox", &USED_QUOTA, &[lower(username)]).await?;
+            Ok(rows.first().and_then(|row| row.int("bytes")))
+        })
+    }
+
+    fn forwarding_targets<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async move { self.names("forwardings", &FORWARDING_TARGETS, &[lower(address)]).await })
+    }
+}
