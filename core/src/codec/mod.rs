@@ -4,6 +4,7 @@
 //! `Ok(None)` while more bytes are needed, so that a request may arrive in pieces of any size and
 //! several may arrive at once.
 
+pub mod header;
 pub mod netstring;
 pub mod policy;
 pub mod smtp;

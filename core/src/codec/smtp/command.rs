@@ -308,9 +308,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Split<'a> = Result<(Verb, &'a [u8]), &'a str>;
+    type MailCase = Result<fn(&Mail) -> bool, &'static str>;
+    type RcptCase = Result<(Option<&'static str>, Option<&'static str>), &'static str>;
+
     #[test]
     fn verbs() {
-        let table: [(&[u8], Result<(Verb, &[u8]), &str>); 14] = [
+        let table: [(&[u8], Split<'_>); 14] = [
             (b"NOOP", Ok((Verb::Noop, b""))),
             (b"noop  x ", Ok((Verb::Noop, b"x"))),
             (b"MAIL FROM:<>", Ok((Verb::Mail, b"FROM:<>"))),
@@ -334,7 +338,7 @@ mod tests {
 
     #[test]
     fn threat_t06_mail_parameters() {
-        let table: [(&str, Result<fn(&Mail) -> bool, &str>); 26] = [
+        let table: [(&str, MailCase); 26] = [
             ("FROM:<a@b.test>", Ok(|m| m.path.local == b"a" && m.size.is_none())),
             ("from: <>", Ok(|m| m.path.is_null())),
             ("FROM:<a@b.test> SIZE=300000", Ok(|m| m.size == Some(300_000))),
@@ -385,7 +389,7 @@ mod tests {
 
     #[test]
     fn threat_t06_rcpt_parameters() {
-        let table: [(&str, Result<(Option<&str>, Option<&str>), &str>); 14] = [
+        let table: [(&str, RcptCase); 14] = [
             ("TO:<bob@example.com>", Ok((None, None))),
             (
                 "TO:<bob@example.com> NOTIFY=success,FAILURE ORCPT=rfc822;bob@example.com",
