@@ -69,11 +69,10 @@ impl Key {
             // Repeated names mean the occurrences from the bottom up; a name without occurrence adds nothing.
             if let Some(slot) =
                 unused.iter_mut().rev().find(|slot| slot.is_some_and(|field| has_name(field, name)))
+                && let Some(field) = slot.take()
             {
-                if let Some(field) = slot.take() {
-                    signed.extend(canonical_field(field, header_form)?);
-                    signed.extend_from_slice(b"\r\n");
-                }
+                signed.extend(canonical_field(field, header_form)?);
+                signed.extend_from_slice(b"\r\n");
             }
         }
         let b_value = value.split(';').find(|tag| tag.trim_start().starts_with("b=")).context("no b=")?;

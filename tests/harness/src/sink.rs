@@ -18,6 +18,13 @@ pub enum Mood {
     Accept,
     /// This reply (`550 5.1.1 no such user`, `451 4.3.0 later`) to every RCPT.
     AnswerRecipients(String),
+    /// This reply to a RCPT that contains the text; 250 to all others.
+    AnswerRecipient {
+        /// Part of the address.
+        containing: String,
+        /// Code and text.
+        reply: String,
+    },
     /// This reply to the final dot.
     AnswerData(String),
     /// Reads but never answers the final dot.
@@ -142,12 +149,20 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> Result<()> {
                 "250 2.1.0 Ok".to_owned()
             }
             "RCPT" => {
-                if let Mood::AnswerRecipients(reply) = mood {
-                    locked(state).refused += 1;
-                    reply
-                } else {
-                    recipients.push(path(&line).0);
-                    "250 2.1.5 Ok".to_owned()
+                let recipient = path(&line).0;
+                match mood {
+                    Mood::AnswerRecipients(reply) => {
+                        locked(state).refused += 1;
+                        reply
+                    }
+                    Mood::AnswerRecipient { containing, reply } if recipient.contains(&containing) => {
+                        locked(state).refused += 1;
+                        reply
+                    }
+                    _ => {
+                        recipients.push(recipient);
+                        "250 2.1.5 Ok".to_owned()
+                    }
                 }
             }
             "DATA" if recipients.is_empty() => "554 5.5.1 no valid recipients".to_owned(),
@@ -161,7 +176,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> Result<()> {
                         reply
                     }
                     Mood::Stall => continue,
-                    Mood::Accept | Mood::AnswerRecipients(_) => {
+                    Mood::Accept | Mood::AnswerRecipients(_) | Mood::AnswerRecipient { .. } => {
                         state.received.push(Received {
                             sender: std::mem::take(&mut sender),
                             parameters: std::mem::take(&mut parameters),

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
+use crate::mariadb::MariaDb;
+use crate::postgres::Postgres;
+
 /// The servers iRedMail can be installed on (with accounts in SQL).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
@@ -79,4 +82,12 @@ pub trait Store: std::fmt::Debug + Send {
     fn stop(&mut self) -> Result<()>;
     /// Starts it again on the same port.
     fn resume(&mut self) -> Result<()>;
+}
+
+/// Starts a server of this kind with the four databases, empty but for their tables.
+pub fn start(server: Server) -> Result<Box<dyn Store>> {
+    Ok(match server {
+        Server::MariaDb => Box::new(MariaDb::start()?),
+        Server::Postgres => Box::new(Postgres::start()?),
+    })
 }

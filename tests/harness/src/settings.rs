@@ -1,0 +1,82 @@
+//! Settings files of the daemons, as an administrator of an iRedMail server would write them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::store::SqlAccess;
+
+/// `[database]` for a server.
+fn database(sql: &SqlAccess) -> String {
+    let mut text = String::from("[database]\n");
+    for name in ["vmail", "iredapd", "amavisd", "iredadmin"] {
+        text.push_str(&format!("{name} = \"{}\"\n", sql.url(name)));
+    }
+    text
+}
+
+fn dns(server: SocketAddr) -> String {
+    format!("[dns]\nservers = [\"{server}\"]\ntimeout = \"1s\"\nattempts = 1\n")
+}
+
+/// policyd.toml. Nothing is cached, because tests change rows and ask at once.
+pub fn policyd(listen: SocketAddr, sql: &SqlAccess, name_server: SocketAddr) -> String {
+    format!("listen = [\"{listen}\"]\n[cache]\nlifetime = \"0s\"\n{}{}", database(sql), dns(name_server))
+}
+
+/// srsd.toml with the stock `srs_domain`: the server's host name.
+pub fn srsd(forward: SocketAddr, reverse: SocketAddr, domain: &str, sql: &SqlAccess) -> String {
+    format!(
+        "listen_forward = [\"{forward}\"]\nlisten_reverse = [\"{reverse}\"]\nsrs_domain = \"{domain}\"\nsecrets = [\"a secret for tests only\"]\n{}",
+        database(sql)
+    )
+}
+
+/// quota-status.toml with the answers iRedMail configures.
+pub fn quota_status(listen: SocketAddr, sql: &SqlAccess) -> String {
+    format!(
+        "listen = [\"{listen}\"]\nsuccess = \"DUNNO\"\nnouser = \"DUNNO\"\noverquota = \"552 5.2.2 Mailbox is full\"\n{}",
+        database(sql)
+    )
+}
+
+/// What contentfilter.toml depends on.
+#[derive(Debug)]
+pub struct FilterSettings<'a> {
+    /// 10024.
+    pub inbound: SocketAddr,
+    /// 10026.
+    pub originating: SocketAddr,
+    /// 10027.
+    pub lists: SocketAddr,
+    /// 10025.
+    pub reinject: SocketAddr,
+    /// 10028.
+    pub reinject_lists: SocketAddr,
+    /// The hosted domain, signed with `key_file`, selector `dkim`.
+    pub domain: &'a str,
+    /// Its private key.
+    pub key_file: &'a Path,
+    /// The name server.
+    pub dns: SocketAddr,
+}
+
+/// contentfilter.toml.
+pub fn contentfilter(scene: &FilterSettings<'_>) -> String {
+    let FilterSettings {
+        inbound,
+        originating,
+        lists,
+        reinject,
+        reinject_lists,
+        domain,
+        key_file,
+        dns: name_server,
+    } = scene;
+    format!(
+        "inbound = [\"{inbound}\"]\noriginating = [\"{originating}\"]\nlists = [\"{lists}\"]\n\
+         reinject = \"{reinject}\"\nreinject_lists = \"{reinject_lists}\"\nhostname = \"mx.{domain}\"\nlocal_domains = [\"{domain}\"]\n\
+         [[dkim.key]]\ndomain = \"{domain}\"\nselector = \"dkim\"\nfile = \"{}\"\n{}",
+        key_file.display(),
+        dns(*name_server)
+    )
+}
