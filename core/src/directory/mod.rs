@@ -7,6 +7,7 @@
 
 mod cache;
 mod sql;
+pub mod write;
 
 pub use cache::{CachedDirectory, DirectorySettings};
 pub use sql::SqlDirectory;
