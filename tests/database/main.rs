@@ -1,0 +1,54 @@
+//! Every statement of the core on real servers: MariaDB, PostgreSQL and SQLite run the same checks.
+//!
+//! One test a server, so that each is started once; a failing check says its name.
+
+mod directory;
+mod ground;
+mod recovery;
+mod values;
+
+use ground::Ground;
+use outrider_tests::mariadb::MariaDb;
+use outrider_tests::postgres::Postgres;
+
+/// The checks that need nothing but a database.
+async fn run_everywhere(ground: &Ground) {
+    values::columns_of_every_width(ground).await;
+    values::bound_text_stays_text(ground).await;
+    values::random_text_comes_back(ground).await;
+    values::keys_and_transactions(ground).await;
+    directory::answers(ground).await;
+    directory::odd_names_find_nothing_and_break_nothing(ground).await;
+    directory::rows_with_nulls_are_read(ground).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite() {
+    run_everywhere(&Ground::sqlite().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb() {
+    if !MariaDb::is_installed() {
+        eprintln!("skipped: MariaDB is not installed");
+        return;
+    }
+    let mut ground = Ground::server(Box::new(MariaDb::start().expect("started")));
+    run_everywhere(&ground).await;
+    recovery::a_slow_statement_is_given_up(&ground).await;
+    recovery::a_broken_connection_costs_a_read_nothing(&ground).await;
+    recovery::a_stopped_server_is_told_at_once_and_found_again(&mut ground).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres() {
+    if !Postgres::is_installed() {
+        eprintln!("skipped: PostgreSQL is not installed");
+        return;
+    }
+    let mut ground = Ground::server(Box::new(Postgres::start().expect("started")));
+    run_everywhere(&ground).await;
+    recovery::a_slow_statement_is_given_up(&ground).await;
+    recovery::a_broken_connection_costs_a_read_nothing(&ground).await;
+    recovery::a_stopped_server_is_told_at_once_and_found_again(&mut ground).await;
+}
