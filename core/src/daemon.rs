@@ -12,7 +12,11 @@ use crate::metrics::Metrics;
 use crate::random::{SharedRandom, SystemRandom};
 
 mod command;
+mod man;
+mod process;
 mod run;
+mod sockets;
+mod supervise;
 
 pub use command::main;
 pub use run::{Running, launch};
@@ -112,6 +116,9 @@ pub enum StartError {
     /// A socket could not be opened (exit 71).
     #[error(transparent)]
     Bind(#[from] crate::net::BindError),
+    /// The account cannot be used (exit 77 or 78).
+    #[error(transparent)]
+    Privilege(#[from] crate::privilege::PrivilegeError),
     /// A file or folder of the daemon cannot be used (exit 74).
     #[error("{0}: {1}")]
     File(PathBuf, #[source] std::io::Error),
@@ -126,6 +133,7 @@ impl StartError {
         match self {
             StartError::Settings(_) => 78,
             StartError::Bind(error) => error.exit_code(),
+            StartError::Privilege(error) => error.exit_code(),
             StartError::File(_, error) if error.kind() == std::io::ErrorKind::PermissionDenied => 77,
             StartError::File(..) => 74,
             StartError::Other(_) => 70,

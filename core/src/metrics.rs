@@ -109,7 +109,6 @@ impl Metrics {
         );
         registry.register("up_dependency", "Whether a dependency answers", metrics.dependencies.clone());
         registry.register("degraded", "Whether a dependency is missing", metrics.degraded.clone());
-        registry.register_collector(Box::new(process::Process));
         metrics.reload.set(1);
         metrics.generation.set(1);
         Metrics { registry: Mutex::new(registry), ..metrics }
@@ -216,7 +215,12 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut out = String::new();
         // Writing into a String cannot fail.
-        let _ = text::encode(&mut out, &self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        let _ =
+            text::encode_registry(&mut out, &self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        // Figures of the process have the names that every program gives them.
+        let mut process = Registry::default();
+        process.register_collector(Box::new(process::Process));
+        let _ = text::encode_registry(&mut out, &process).and_then(|()| text::encode_eof(&mut out));
         out
     }
 }

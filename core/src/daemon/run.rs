@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use super::sockets::{self, Sockets};
 use super::{Daemon, DependencyHealth, Environment, StartError};
-use crate::net::{self, AcceptPool, BoundListener, Inherited, Shutdown, Socket, accept_loop};
+use crate::metrics::{Counter, Gauge};
+use crate::net::{self, AcceptPool, BoundListener, Inherited, Shutdown, ShutdownTrigger, accept_loop};
 use crate::settings::DaemonSettings;
 
 /// Opens the sockets, starts the daemon and serves until `shutdown`; returns as soon as clients can connect.
@@ -23,7 +25,9 @@ pub async fn launch<D: Daemon>(
     env: Environment,
     shutdown: Shutdown,
 ) -> Result<Running<D>, StartError> {
-    let sockets = net::bind(&settings.listeners(), Inherited::none(), settings.frame().process)?;
+    std::fs::create_dir_all(&env.state_directory)
+        .map_err(|error| StartError::File(env.state_directory.clone(), error))?;
+    let sockets = sockets::open(&settings, Inherited::none())?;
     launch_on(settings, env, shutdown, sockets).await
 }
 
@@ -32,36 +36,44 @@ pub(super) async fn launch_on<D: Daemon>(
     settings: D::Settings,
     env: Environment,
     shutdown: Shutdown,
-    sockets: Vec<(BoundListener, Socket)>,
+    sockets: Sockets,
 ) -> Result<Running<D>, StartError> {
     let frame = settings.frame();
     let pool = Arc::new(AcceptPool::new(frame.limits.max_connections, &frame.limits.allow));
     let grace = frame.limits.grace.duration();
     let settings = Arc::new(settings);
-    let daemon = Arc::new(D::start(settings, env.clone()).await?);
+    let daemon = Arc::new(D::start(settings.clone(), env.clone()).await?);
+
+    let mut bound = Vec::new();
+    // Monitoring sees the end: its listener stops after the last connection.
+    let (health_end, health_shutdown) = Shutdown::new();
+    serve_health(&daemon, settings.as_ref(), &env, &shutdown, &health_shutdown, sockets.metrics, &mut bound);
+    let metrics_bound = std::mem::take(&mut bound);
+    for error in sockets.missing {
+        tracing::warn!(event = "no metrics", service = D::NAME, reason = %error);
+    }
 
     let tracker = TaskTracker::new();
     let kill = CancellationToken::new();
-    let mut bound = Vec::new();
     let mut listeners = Vec::new();
-    for (listener, socket) in sockets {
+    let accepted = env.metrics.counter("connections_accepted_total", "Client connections accepted so far");
+    for (listener, socket) in sockets.listeners {
         let role = listener.role;
         bound.push(listener);
-        let serve = connection_starter(daemon.clone(), env.clone(), tracker.clone(), kill.clone());
+        let tasks = (tracker.clone(), kill.clone());
+        let serve = connection_starter(daemon.clone(), env.clone(), accepted.clone(), tasks);
         let refused_count = env.metrics.connections("refused");
         let refused = move |peer: &net::Peer| {
             refused_count.inc();
             tracing::warn!(event = "connection refused", client = %peer, reason = "not in limits.allow");
         };
         let accept = accept_loop(socket, role, pool.clone(), shutdown.clone(), refused, serve);
-        let span = service_span::<D>();
-        listeners.push(tokio::spawn(accept.instrument(span)));
+        listeners.push(tokio::spawn(accept.instrument(service_span::<D>())));
     }
-    let background = tokio::spawn(
-        background(daemon.clone(), env.clone(), shutdown.clone()).instrument(service_span::<D>()),
-    );
-    let name = D::NAME;
-    let end = Ending { listeners, background, tracker, kill, grace, name };
+    bound.extend(metrics_bound);
+    let background = background(daemon.clone(), env.clone(), shutdown.clone());
+    let background = tokio::spawn(background.instrument(service_span::<D>()));
+    let end = Ending { listeners, background, tracker, kill, grace, health_end };
     let finished = tokio::spawn(end.wait(shutdown.clone()).instrument(service_span::<D>()));
     Ok(Running { bound, daemon, env, pool, finished })
 }
@@ -75,30 +87,106 @@ pub(super) fn service_span<D: Daemon>() -> tracing::Span {
 fn connection_starter<D: Daemon>(
     daemon: Arc<D>,
     env: Environment,
-    tracker: TaskTracker,
-    kill: CancellationToken,
+    accepted: Counter,
+    (tracker, kill): (TaskTracker, CancellationToken),
 ) -> impl Fn(net::Connection, Shutdown, net::Place) {
+    let open = env.metrics.connections("open");
     move |connection, shutdown, place| {
         let (daemon, metrics, kill) = (daemon.clone(), env.metrics.clone(), kill.clone());
+        let open = OpenGauge::new(&open);
+        accepted.inc();
         let role = connection.role;
         let peer = connection.peer;
         let task = async move {
-            let _place = place;
-            let open = metrics.connections("open");
-            open.inc();
+            let _held = (place, open);
             // A fault in one connection must not become a fault of the daemon.
             let work = AssertUnwindSafe(daemon.serve(connection, shutdown)).catch_unwind();
             let result = tokio::select! {
                 result = work => result,
                 () = kill.cancelled() => Ok(()),
             };
-            open.dec();
             if result.is_err() {
                 metrics.panic();
                 tracing::error!(event = "connection failed", client = %peer, check = role, reason = "program fault");
             }
         };
         tracker.spawn(task.instrument(service_span::<D>()));
+    }
+}
+
+/// Counts a connection as open until it is dropped.
+struct OpenGauge(Gauge);
+
+impl OpenGauge {
+    fn new(gauge: &Gauge) -> OpenGauge {
+        gauge.inc();
+        OpenGauge(gauge.clone())
+    }
+}
+
+impl Drop for OpenGauge {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Starts the listeners for metrics and health.
+#[cfg(feature = "http")]
+fn serve_health<D: Daemon>(
+    daemon: &Arc<D>,
+    settings: &D::Settings,
+    env: &Environment,
+    stopping: &Shutdown,
+    end: &Shutdown,
+    sockets: Vec<(BoundListener, net::Socket)>,
+    bound: &mut Vec<BoundListener>,
+) {
+    use crate::health::{HealthEndpoint, MOST_CONNECTIONS, serve};
+
+    let daemon = daemon.clone();
+    let token = settings.frame().metrics.token.clone();
+    // With a token everybody may ask; without one the listener is local.
+    let everybody = ["0.0.0.0/0", "::/0"].into_iter().filter_map(|network| network.parse().ok());
+    let allow: Vec<ipnet::IpNet> = if token.is_some() { everybody.collect() } else { Vec::new() };
+    let endpoint = Arc::new(HealthEndpoint {
+        service: D::NAME,
+        metrics: env.metrics.clone(),
+        health: Box::new(move || daemon.health()),
+        token,
+        stopping: stopping.clone(),
+    });
+    let pool = Arc::new(AcceptPool::new(MOST_CONNECTIONS, &allow));
+    for (listener, socket) in sockets {
+        let role = listener.role;
+        bound.push(listener);
+        let endpoint = endpoint.clone();
+        let start = move |connection, shutdown, place| {
+            let endpoint = endpoint.clone();
+            let task = async move {
+                let _place = place;
+                serve(endpoint, connection, shutdown).await;
+            };
+            tokio::spawn(task.instrument(service_span::<D>()));
+        };
+        let refused = |_: &net::Peer| {};
+        let accept = accept_loop(socket, role, pool.clone(), end.clone(), refused, start);
+        tokio::spawn(accept.instrument(service_span::<D>()));
+    }
+}
+
+/// Says that this build cannot serve metrics.
+#[cfg(not(feature = "http"))]
+fn serve_health<D: Daemon>(
+    _: &Arc<D>,
+    _: &D::Settings,
+    _: &Environment,
+    _: &Shutdown,
+    _: &Shutdown,
+    sockets: Vec<(BoundListener, net::Socket)>,
+    _: &mut Vec<BoundListener>,
+) {
+    if !sockets.is_empty() {
+        tracing::warn!(event = "no metrics", service = D::NAME, reason = "built without HTTP");
     }
 }
 
@@ -125,7 +213,7 @@ struct Ending {
     tracker: TaskTracker,
     kill: CancellationToken,
     grace: Duration,
-    name: &'static str,
+    health_end: ShutdownTrigger,
 }
 
 impl Ending {
@@ -142,25 +230,26 @@ impl Ending {
         self.tracker.close();
         let all = async {
             self.tracker.wait().await;
-            // Its result was logged where it arose.
+            // Its faults were logged where they arose.
             let _ = self.background.await;
         };
         if tokio::time::timeout(self.grace, all).await.is_err() {
             tracing::warn!(
                 event = "stop forced",
-                reason = "requests in progress exceeded limits.grace",
+                reason = "work in progress exceeded limits.grace",
                 connections = self.tracker.len()
             );
             self.kill.cancel();
             let _ = tokio::time::timeout(Duration::from_secs(1), self.tracker.wait()).await;
         }
-        tracing::info!(event = "stopped", daemon = self.name);
+        self.health_end.request();
+        tracing::info!(event = "stopped");
     }
 }
 
 /// A daemon that serves clients.
 pub struct Running<D: Daemon> {
-    /// Where, with the ports that were really taken.
+    /// Where, with the ports that were really taken; listeners of metrics come last.
     pub bound: Vec<BoundListener>,
     daemon: Arc<D>,
     env: Environment,
@@ -170,15 +259,24 @@ pub struct Running<D: Daemon> {
 
 impl<D: Daemon> Running<D> {
     /// Returns when the daemon has stopped, which it does after its [`Shutdown`] was requested.
-    pub async fn finished(self) {
-        // The task neither panics nor is cancelled.
-        let _ = self.finished.await;
+    pub async fn finished(mut self) {
+        self.wait().await;
     }
 
-    /// Takes new settings that passed their checks; on error the old ones stay in force.
+    /// As [`finished`](Running::finished), keeping the handle. Once it has returned it must not be called again.
+    pub(super) async fn wait(&mut self) {
+        // The task neither panics nor is cancelled.
+        let _ = (&mut self.finished).await;
+    }
+
+    /// Takes new settings that passed their checks; on error the old ones stay in force. Listeners, the process section
+    /// and the number of connections stay as they were until a restart.
     pub async fn reload(&self, settings: D::Settings) -> Result<(), StartError> {
         let allow = settings.frame().limits.allow.clone();
-        let result = self.daemon.reload(Arc::new(settings)).await;
+        let work = self.daemon.reload(Arc::new(settings));
+        let result = AssertUnwindSafe(work.instrument(service_span::<D>())).catch_unwind().await;
+        let result =
+            result.unwrap_or_else(|_| Err(StartError::Other("program fault while reloading".into())));
         if result.is_ok() {
             self.pool.set_allow(&allow);
         }
@@ -196,9 +294,23 @@ impl<D: Daemon> Running<D> {
         &self.daemon
     }
 
+    /// What the daemon was given.
+    pub fn environment(&self) -> &Environment {
+        &self.env
+    }
+
     /// The number of open connections.
     pub fn connections(&self) -> usize {
         self.pool.len()
+    }
+
+    /// `ready service=NAME role=address ...`, the line that tells where clients can connect.
+    pub fn ready_line(&self) -> String {
+        let mut line = format!("ready service={}", D::NAME);
+        for listener in &self.bound {
+            line.push_str(&format!(" {listener}"));
+        }
+        line
     }
 }
 

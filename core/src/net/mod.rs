@@ -8,6 +8,7 @@ mod stream;
 
 pub(crate) use accept::{AcceptPool, Place, accept_loop};
 pub use activity::Activity;
-pub use listen::{BindError, BoundListener, Inherited, Socket, bind};
+pub(crate) use listen::open;
+pub use listen::{BindError, BoundListener, Inherited, Socket, SocketFile, bind};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use stream::{Connection, Local, Peer, Stream};

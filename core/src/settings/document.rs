@@ -113,6 +113,8 @@ macro_rules! settings {
         }
     ) => {
         $(#[$($about)*])*
+        // A section needs no words of its own: its structure has them.
+        #[allow(missing_docs)]
         #[derive(Clone, Debug, ::serde::Serialize, ::serde::Deserialize)]
         #[serde(default, deny_unknown_fields)]
         $visible struct $name {

@@ -18,6 +18,7 @@ mod types;
 
 pub use document::{Documented, FieldDoc, Probe, SectionDoc, ViaLeaf, ViaSection, reference, undocumented};
 pub use findings::{Finding, Findings, Severity};
+pub(crate) use load::environment_prefix;
 pub use load::{Loaded, Origins, SettingsError, default_path, load, load_from};
 pub use schema::{Key, keys};
 pub use sections::{
