@@ -13,6 +13,7 @@ pub mod directory;
 #[cfg(feature = "dns")]
 pub mod dns;
 pub mod health;
+pub mod host_name;
 pub mod log;
 pub mod lookup;
 #[cfg(feature = "mailauth")]

@@ -1,0 +1,145 @@
+//! Where the secrets come from: settings, a file as PostSRSd has it, or one made at the first start.
+
+use crate::settings::Settings;
+use outrider_core::daemon::{Environment, StartError};
+use outrider_core::srs::Secrets;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// The name of the file in the state directory for the secret made at the first start.
+pub const GENERATED: &str = "srs.secret";
+/// Secret files are a few lines; anything longer is a mistaken path.
+const LONGEST: u64 = 64 * 1024;
+
+/// All secrets of the settings, in their order. Without any, the generated one, which is made if there is none yet.
+pub(crate) fn load(settings: &Settings, env: &Environment) -> Result<Secrets, StartError> {
+    let mut secrets = Secrets::new(settings.secrets.iter().map(|secret| secret.expose()));
+    if let Some(path) = &settings.secrets_file {
+        secrets = secrets.and(Secrets::from_lines(&read(path)?));
+        if secrets.is_empty() {
+            return Err(StartError::Settings(format!("secrets_file {} holds no secret", path.display())));
+        }
+    }
+    if secrets.is_empty() {
+        let path = env.state_directory.join(GENERATED);
+        secrets = Secrets::from_lines(&generated(&path, env)?);
+        if secrets.is_empty() {
+            return Err(StartError::Settings(format!("{} is empty: remove it", path.display())));
+        }
+    }
+    Ok(secrets)
+}
+
+fn generated(path: &Path, env: &Environment) -> Result<Vec<u8>, StartError> {
+    match create(path, env) {
+        Ok(()) => {
+            tracing::warn!(
+                event = "secret made",
+                file = %path.display(),
+                reason = "no secret is configured; keep this file, and copy it to other servers of the domain"
+            );
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(StartError::File(path.to_path_buf(), error)),
+    }
+    read(path)
+}
+
+/// Writes a fresh secret under a temporary name first, so that a crash never leaves an empty file behind.
+fn create(path: &Path, env: &Environment) -> io::Result<()> {
+    if path.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let mut bytes = [0; 32];
+    env.random.fill(&mut bytes);
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let written = file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all());
+    // A hard link never replaces a file that another process made in the meantime.
+    let placed = written.and_then(|()| fs::hard_link(&temporary, path));
+    fs::remove_file(&temporary)?;
+    placed
+}
+
+/// Reads a file of secrets, which others must not be able to read.
+fn read(path: &Path) -> Result<Vec<u8>, StartError> {
+    let failed = |error| StartError::File(path.to_path_buf(), error);
+    let file = File::open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    let refuse = |reason: &str| Err(StartError::Settings(format!("{}: {reason}", path.display())));
+    if !meta.is_file() {
+        return refuse("is not a regular file");
+    }
+    if meta.mode() & 0o006 != 0 {
+        return refuse("may be read or written by everybody: run chmod o-rwx on it");
+    }
+    let mut text = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > LONGEST {
+        return refuse("is longer than 64 KiB");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outrider_core::settings::Secret;
+    use outrider_core::srs::{AddressCheck, Sender, Srs};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn signature(secrets: Secrets) -> String {
+        let srs = Srs::new(Settings::default().srs_options("srs.example.net"), secrets);
+        let sender = Sender::parse("user@gmail.com", AddressCheck::Rfc5321).unwrap();
+        srs.forward(&sender, 1_742_040_000).unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = Environment::system("srsd", folder.path().to_path_buf());
+        let first = signature(load(&Settings::default(), &env).unwrap());
+        let path = folder.path().join(GENERATED);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&path).unwrap().len(), 65);
+        assert_eq!(signature(load(&Settings::default(), &env).unwrap()), first);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+
+        let other = tempfile::tempdir().unwrap();
+        let env = Environment::system("srsd", other.path().to_path_buf());
+        assert_ne!(signature(load(&Settings::default(), &env).unwrap()), first);
+    }
+
+    #[test]
+    fn configured_secrets_come_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = Environment::system("srsd", folder.path().to_path_buf());
+        let path = folder.path().join("postsrsd.secret");
+        fs::write(&path, "secretOld\r\n\n").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        let mut settings = Settings { secrets_file: Some(path.clone()), ..Settings::default() };
+        assert!(signature(load(&settings, &env).unwrap()).starts_with("SRS0=O7sc="));
+        settings.secrets = vec![Secret::new("secretOne")];
+        let both = load(&settings, &env).unwrap();
+        assert_eq!(both.len(), 2);
+        assert!(signature(both).starts_with("SRS0=lnpB="));
+        assert!(!folder.path().join(GENERATED).exists());
+
+        fs::write(&path, "\n").unwrap();
+        settings.secrets.clear();
+        assert!(load(&settings, &env).unwrap_err().to_string().contains("no secret"));
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(load(&settings, &env).unwrap_err().to_string().contains("everybody"));
+        fs::remove_file(&path).unwrap();
+        assert!(load(&settings, &env).is_err());
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_written_is_an_error() {
+        let env = Environment::system("srsd", "/nonexistent/state".into());
+        assert!(matches!(load(&Settings::default(), &env), Err(StartError::File(..))));
+    }
+}
