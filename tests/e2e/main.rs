@@ -6,6 +6,7 @@
 mod bulk;
 mod chain;
 mod forward;
+mod list;
 mod outage;
 mod policy;
 

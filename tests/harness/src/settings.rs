@@ -18,10 +18,13 @@ fn dns(server: SocketAddr) -> String {
     format!("[dns]\nservers = [\"{server}\"]\ntimeout = \"1s\"\nattempts = 1\n")
 }
 
-/// policyd.toml. Nothing is cached, because tests change rows and ask at once.
+/// policyd.toml.
 pub fn policyd(listen: SocketAddr, sql: &SqlAccess, name_server: SocketAddr) -> String {
-    format!("listen = [\"{listen}\"]\n[cache]\nlifetime = \"0s\"\n{}{}", database(sql), dns(name_server))
+    format!("listen = [\"{listen}\"]\n{}{}", database(sql), dns(name_server))
 }
+
+/// Appended to policyd.toml: nothing is cached, for tests that change rows and ask at once.
+pub const UNCACHED: &str = "[cache]\nlifetime = \"0s\"\n";
 
 /// srsd.toml with the stock `srs_domain`: the server's host name.
 pub fn srsd(forward: SocketAddr, reverse: SocketAddr, domain: &str, sql: &SqlAccess) -> String {

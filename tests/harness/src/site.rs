@@ -8,6 +8,7 @@ use crate::dkim::Key;
 use crate::dns_server::DnsServer;
 use crate::dovecot::Dovecot;
 use crate::folder::Folder;
+use crate::mailing_list::Spool;
 use crate::port::Port;
 use crate::postfix::{Filter, Postfix, Srs, SrsProtocol, Wiring};
 use crate::settings::{self, FilterSettings};
@@ -31,6 +32,8 @@ pub const AWAY: &str = "away@local.example";
 pub const CARLA: &str = "carla@far.example";
 /// Somebody else outside, who writes from 198.51.100.7.
 pub const BOB: &str = "bob@world.example";
+/// A mailing list of u0, u1 and [`CARLA`].
+pub const TEAM: &str = "team@local.example";
 /// How many users `u0@local.example` and so on there are.
 pub const USERS: usize = 10;
 
@@ -42,17 +45,25 @@ pub struct Plan {
     quota: bool,
     filter: bool,
     srs: Option<SrsProtocol>,
+    list: bool,
 }
 
 impl Plan {
     /// Postfix and Dovecot alone.
     pub fn plain(server: Server) -> Self {
-        Self { server, policyd: false, quota: false, filter: false, srs: None }
+        Self { server, policyd: false, quota: false, filter: false, srs: None, list: false }
     }
 
     /// All four daemons that carry mail, SRS by tcp_table.
     pub fn full(server: Server) -> Self {
-        Self { server, policyd: true, quota: true, filter: true, srs: Some(SrsProtocol::TcpTable) }
+        Self {
+            server,
+            policyd: true,
+            quota: true,
+            filter: true,
+            srs: Some(SrsProtocol::TcpTable),
+            list: false,
+        }
     }
 
     /// Adds policyd.
@@ -70,6 +81,12 @@ impl Plan {
     /// Adds the content filter.
     pub fn filter(mut self) -> Self {
         self.filter = true;
+        self
+    }
+
+    /// Adds the mailing list [`TEAM`].
+    pub fn list(mut self) -> Self {
+        self.list = true;
         self
     }
 
@@ -97,6 +114,8 @@ pub struct Site {
     pub quota_status: Option<Daemon>,
     /// Accounts and state.
     pub store: Box<dyn Store>,
+    /// The lists, when planned.
+    pub lists: Option<Spool>,
     /// Where mail for elsewhere goes.
     pub world: Sink,
     /// The name server of the daemons.
@@ -132,11 +151,8 @@ impl Site {
         let (mut policyd, mut srsd, mut contentfilter, mut quota_status) = (None, None, None, None);
         if plan.policyd {
             let address = port()?;
-            policyd = Some(Daemon::start(
-                "policyd",
-                folder.path(),
-                &settings::policyd(address, &sql, dns.address()),
-            )?);
+            let text = settings::policyd(address, &sql, dns.address()) + settings::UNCACHED;
+            policyd = Some(Daemon::start("policyd", folder.path(), &text)?);
             wiring.policy = Some(address);
         }
         if plan.quota {
@@ -166,6 +182,17 @@ impl Site {
             contentfilter = Some(Daemon::start("contentfilter", folder.path(), &text)?);
             wiring.filter = Some(Filter { inbound, originating });
         }
+        let mut lists = None;
+        if plan.list {
+            let spool = Spool::new()?;
+            let port = contentfilter
+                .as_ref()
+                .map_or(Ok(postfix.reinject_lists()), |filter| filter.address("lists"))?
+                .port();
+            spool.create(&*store, TEAM, &["u0@local.example", "u1@local.example", CARLA], port)?;
+            wiring.lists = Some(spool.path().to_owned());
+            lists = Some(spool);
+        }
         postfix.configure(&sql, world.address(), &wiring)?;
         dovecot.start(&sql, &postfix.socket_folder())?;
         postfix.start()?;
@@ -177,6 +204,7 @@ impl Site {
             contentfilter,
             quota_status,
             store,
+            lists,
             world,
             dns,
             key,

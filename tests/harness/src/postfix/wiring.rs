@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::maps;
+use crate::mailing_list;
 use crate::store::SqlAccess;
 
 /// How Postfix asks the SRS daemon.
@@ -47,6 +48,8 @@ pub struct Wiring {
     pub srs: Option<Srs>,
     /// `content_filter`.
     pub filter: Option<Filter>,
+    /// The spool of the mlmmj lists.
+    pub lists: Option<PathBuf>,
     /// Parameters added at the end of main.cf; the last one wins.
     pub extra: Vec<(String, String)>,
 }
@@ -270,6 +273,16 @@ impl Scene<'_> {
                         "receive_override_options=no_header_body_checks,no_unknown_recipient_checks{mappings}"
                     ),
                 ],
+            );
+        }
+        if let Some(spool) = &self.wiring.lists {
+            let account = mailing_list::ACCOUNT;
+            service(
+                &format!(
+                    "mlmmj unix - n n - - pipe flags=ORhu user={account} argv=/usr/bin/mlmmj-receive -L {}/${{nexthop}}",
+                    spool.display()
+                ),
+                &[],
             );
         }
         for line in [
