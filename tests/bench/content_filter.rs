@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use outrider_tests::daemon::Daemon;
 use outrider_tests::dkim::Key;
 use outrider_tests::dns_server::DnsServer;
-use outrider_tests::folder::Folder;
+use outrider_tests::folder::{Folder, keep_private};
 use outrider_tests::message::{Message, dot_stuffed};
 use outrider_tests::port::Port;
 use outrider_tests::process::{Process, Start, run as run_program};
@@ -28,6 +28,9 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
 
     let key = Key::generate()?;
     let key_file = folder.write("dkim.pem", &key.private_pem)?;
+    keep_private(&key_file)?;
+    // Amavisd reads it under its own account.
+    let their_key_file = folder.write("their-dkim.pem", &key.private_pem)?;
     let (inbound, originating, lists) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
     let ours = Daemon::start(
         "contentfilter",
@@ -48,7 +51,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let theirs = amavis(
         &folder,
         workers,
-        &key_file.display().to_string(),
+        &their_key_file.display().to_string(),
         &their_inbound,
         &their_originating,
         sink_port.address(),
@@ -89,8 +92,13 @@ fn session(address: SocketAddr, size: usize, connection: usize) -> Result<Exchan
         let tag = format!("bench-{connection}-{count}");
         let message =
             Message::new("anna@local.example", "bob@local.example", &tag).body(body.as_bytes()).bytes();
-        writer.write_all(b"MAIL FROM:<anna@local.example>\r\nRCPT TO:<bob@local.example>\r\nDATA\r\n")?;
-        for code in [250, 250, 354] {
+        // As Postfix does: the true client's address with every message, so that no bank for local clients is loaded.
+        writer.write_all(
+            b"XFORWARD NAME=mx.world.example ADDR=198.51.100.7 PORT=51234\r\n\
+              XFORWARD PROTO=ESMTP HELO=mx.world.example IDENT=4bXyZ1 SOURCE=REMOTE\r\n\
+              MAIL FROM:<anna@local.example>\r\nRCPT TO:<bob@local.example>\r\nDATA\r\n",
+        )?;
+        for code in [250, 250, 250, 250, 354] {
             expect(&mut reader, code)?;
         }
         writer.write_all(&dot_stuffed(&message))?;

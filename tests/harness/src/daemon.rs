@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 
+use crate::folder::keep_private;
 use crate::process::{Process, Start};
 use crate::wait::PATIENCE;
 
@@ -74,12 +75,10 @@ impl Daemon {
 
     /// Replaces the settings file; takes effect with the next start or reload.
     pub fn write_settings(&self, settings: &str) -> Result<()> {
-        use std::os::unix::fs::PermissionsExt;
         let path = self.settings();
         fs::write(&path, settings)?;
         // It holds passwords of databases.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(())
+        keep_private(&path)
     }
 
     fn settings(&self) -> PathBuf {

@@ -58,6 +58,12 @@ impl Folder {
     }
 }
 
+/// Makes a file readable for its owner alone: daemons refuse keys that everybody may read.
+pub fn keep_private(file: &Path) -> Result<()> {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("mode of {}", file.display()))
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
         if self.keep {

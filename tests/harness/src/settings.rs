@@ -75,11 +75,15 @@ pub fn contentfilter(scene: &FilterSettings<'_>) -> String {
         key_file,
         dns: name_server,
     } = scene;
+    let hop = |address: &SocketAddr| format!("smtp:[{}]:{}", address.ip(), address.port());
     format!(
-        "inbound = [\"{inbound}\"]\noriginating = [\"{originating}\"]\nlists = [\"{lists}\"]\n\
-         reinject = \"{reinject}\"\nreinject_lists = \"{reinject_lists}\"\nhostname = \"mx.{domain}\"\nlocal_domains = [\"{domain}\"]\n\
-         [[dkim.key]]\ndomain = \"{domain}\"\nselector = \"dkim\"\nfile = \"{}\"\n{}",
-        key_file.display(),
-        dns(*name_server)
+        "listen_inbound = [\"{inbound}\"]\nlisten_originating = [\"{originating}\"]\nlisten_lists = [\"{lists}\"]\n\
+         forward_method = \"{back}\"\nnotify_method = \"{back}\"\nmyhostname = \"mx.{domain}\"\nlocal_domains = [\".{domain}\"]\n\
+         [policy_bank.MLMMJ]\nforward_method = \"{lists_back}\"\n\
+         [[dkim.key]]\ndomain = \"{domain}\"\nselector = \"dkim\"\nfile = \"{file}\"\n{}",
+        dns(*name_server),
+        back = hop(reinject),
+        lists_back = hop(reinject_lists),
+        file = key_file.display(),
     )
 }

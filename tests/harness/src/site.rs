@@ -7,7 +7,7 @@ use crate::daemon::Daemon;
 use crate::dkim::Key;
 use crate::dns_server::DnsServer;
 use crate::dovecot::Dovecot;
-use crate::folder::Folder;
+use crate::folder::{Folder, keep_private};
 use crate::mailing_list::Spool;
 use crate::port::Port;
 use crate::postfix::{Filter, Postfix, Srs, SrsProtocol, Wiring};
@@ -169,6 +169,7 @@ impl Site {
         if plan.filter {
             let (inbound, originating, lists) = (port()?, port()?, port()?);
             let key_file = folder.write("dkim.pem", &key.private_pem)?;
+            keep_private(&key_file)?;
             let text = settings::contentfilter(&FilterSettings {
                 inbound,
                 originating,
