@@ -12,13 +12,16 @@ use crate::metrics::Metrics;
 use crate::random::{SharedRandom, SystemRandom};
 
 mod command;
+mod house;
 mod man;
+mod member;
 mod process;
 mod run;
 mod sockets;
 mod supervise;
 
 pub use command::main;
+pub use house::House;
 pub use run::{Running, launch};
 
 /// A daemon: settings, state, and what to do with a connection.

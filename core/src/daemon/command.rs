@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use super::{Daemon, man, supervise};
+use super::house::House;
+use super::{Daemon, man};
 use crate::settings::{self, Loaded, reference};
 
 /// What can be asked of a daemon. Name and description are the daemon's and are added later.
@@ -82,7 +83,17 @@ pub fn main<D: Daemon>() -> ExitCode {
     if arguments.check {
         return print(&format!("{}: settings are good ({} files read)\n", D::NAME, loaded.files.len()));
     }
-    supervise::run::<D>(loaded, &arguments)
+    let state = arguments.state_directory.unwrap_or_else(|| state_directory(D::NAME));
+    House::alone::<D>(loaded, arguments.config, state, arguments.test_clock).run()
+}
+
+/// Where the daemon keeps its files: what systemd made for it, or the usual place.
+fn state_directory(name: &str) -> PathBuf {
+    let given = std::env::var("STATE_DIRECTORY").unwrap_or_default();
+    match given.split(':').next() {
+        Some(first) if first.starts_with('/') => PathBuf::from(first),
+        _ => PathBuf::from("/var/lib/outrider").join(name),
+    }
 }
 
 fn command<D: Daemon>() -> clap::Command {
