@@ -12,6 +12,7 @@ use outrider_core::clock::SharedClock;
 use outrider_core::daemon::{DependencyHealth, Environment, StartError};
 use outrider_core::directory::{Directory, SqlDirectory};
 use outrider_core::host_name::full_host_name;
+use outrider_core::log;
 use outrider_core::schema::Database;
 use outrider_core::settings::LogStyle;
 use outrider_core::sql::Db;
@@ -26,7 +27,6 @@ pub(crate) struct Service {
     pub(crate) domains: Domains,
     databases: Vec<(&'static str, Db)>,
     on_failure: OnFailure,
-    log_style: LogStyle,
     pub(crate) refresh: Duration,
     pub(crate) limits: SessionLimits,
 }
@@ -55,7 +55,6 @@ impl Service {
             domains,
             databases,
             on_failure: settings.on_failure,
-            log_style: settings.log.style,
             refresh: settings.refresh.duration(),
             limits: SessionLimits {
                 idle: settings.limits.idle_timeout.duration(),
@@ -71,8 +70,11 @@ impl Service {
 
     fn log_forward(&self, sender: &str, outcome: &Forward) {
         match outcome {
-            Forward::Rewritten(address) if self.log_style == LogStyle::Iredapd => {
-                tracing::info!("[srs][sender]  rewrote: {sender} -> {address}");
+            Forward::Rewritten(address) if log::style() == LogStyle::Iredapd => {
+                tracing::info!(
+                    event = "rewrote",
+                    line = format!("[srs][sender]  rewrote: {sender} -> {address}")
+                );
             }
             Forward::Rewritten(address) => {
                 tracing::info!(event = "rewrote", sender = %sender, result = %address);
@@ -86,8 +88,11 @@ impl Service {
 
     fn log_reverse(&self, recipient: &str, outcome: &Reverse) {
         match outcome {
-            Reverse::Original(address) if self.log_style == LogStyle::Iredapd => {
-                tracing::info!("[srs][recipient]  reversed: {recipient} -> {address}");
+            Reverse::Original(address) if log::style() == LogStyle::Iredapd => {
+                tracing::info!(
+                    event = "reversed",
+                    line = format!("[srs][recipient]  reversed: {recipient} -> {address}")
+                );
             }
             Reverse::Original(address) => {
                 tracing::info!(event = "reversed", rcpt = %recipient, result = %address);

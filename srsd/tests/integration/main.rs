@@ -171,3 +171,26 @@ async fn new_settings_reach_connections_that_stay_open() {
     server.stop().await;
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
+
+/// The example settings as shipped, and with every line that is commented out put in force.
+#[test]
+fn the_example_settings_load() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/examples/srsd.toml");
+    let text = std::fs::read_to_string(example).expect("the example");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("srsd.toml");
+    let all = text.lines().map(|line| match line.strip_prefix('#') {
+        // Prose has a blank behind its number sign, a setting has not.
+        Some(setting) if !setting.starts_with(' ') => setting,
+        _ => line,
+    });
+    for text in [text.clone(), all.collect::<Vec<_>>().join("\n")] {
+        std::fs::write(&path, &text).expect("written");
+        let loaded = outrider_core::settings::load_from::<Settings>(Some(&path), "srsd", &[]);
+        assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
+    }
+    let keys = outrider_core::settings::keys::<Settings>();
+    for key in keys.iter().filter(|key| key.path.len() == 1 && !key.section) {
+        assert!(text.contains(&format!("\n#{} =", key.name())), "{} is missing", key.name());
+    }
+}

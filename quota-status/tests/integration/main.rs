@@ -1,0 +1,178 @@
+//! The whole daemon, in this process, on a free port and the embedded database.
+
+use outrider_core::daemon::{Environment, Running, Shutdown, ShutdownTrigger, launch};
+use outrider_core::schema::Database;
+use outrider_core::settings::{Interval, ListenAddress};
+use outrider_core::sql::{Db, Stmt, Value};
+use outrider_quota_status::{OnFailure, QuotaStatus, Settings};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const DEFER: &str = "action=DEFER_IF_PERMIT Temporary internal error\n\n";
+const FULL: &str = "action=552 5.2.2 Mailbox is full\n\n";
+const DUNNO: &str = "action=DUNNO\n\n";
+
+fn settings() -> Settings {
+    Settings { listen: vec![ListenAddress::local(0)], ..Settings::default() }
+}
+
+struct Server {
+    running: Running<QuotaStatus>,
+    stop: ShutdownTrigger,
+}
+
+impl Server {
+    async fn start(settings: Settings, state: &Path) -> Server {
+        let env = Environment::system("quota-status", state.to_path_buf());
+        let (stop, shutdown) = Shutdown::new();
+        let running = launch::<QuotaStatus>(settings, env, shutdown).await.expect("starts");
+        Server { running, stop }
+    }
+
+    /// Sends the text on a connection of its own and reads to the end.
+    async fn ask(&self, text: &str) -> String {
+        let mut stream =
+            TcpStream::connect(self.running.bound[0].address.to_string()).await.expect("connects");
+        stream.write_all(text.as_bytes()).await.expect("sends");
+        stream.shutdown().await.expect("half closes");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("receives");
+        answer
+    }
+
+    async fn stop(self) {
+        self.stop.request();
+        self.running.finished().await;
+    }
+}
+
+fn request(recipient: &str, rest: &str) -> String {
+    format!("request=smtpd_access_policy\nprotocol_state=RCPT\nrecipient={recipient}\n{rest}\n")
+}
+
+/// Mailboxes full (1 MB, full) and room (1 MB, empty) in d.example, alias domain a.example.
+async fn accounts(state: &Path) -> Db {
+    let db = settings().database.open(Database::Vmail, state).await.expect("vmail");
+    const MAILBOX: Stmt =
+        Stmt::same("INSERT INTO mailbox (username, domain, quota) VALUES (?, 'd.example', 1)");
+    const REST: [Stmt; 3] = [
+        Stmt::same("INSERT INTO domain (domain) VALUES ('d.example')"),
+        Stmt::same(
+            "INSERT INTO alias_domain (alias_domain, target_domain) VALUES ('a.example', 'd.example')",
+        ),
+        Stmt::same(
+            "INSERT INTO used_quota (username, bytes, domain) VALUES ('full@d.example', 2000000, 'd.example')",
+        ),
+    ];
+    for name in ["full@d.example", "room@d.example"] {
+        db.execute(&MAILBOX, &[Value::from(name)]).await.expect("inserted");
+    }
+    for stmt in &REST {
+        db.execute(stmt, &[]).await.expect("inserted");
+    }
+    db
+}
+
+#[tokio::test]
+async fn an_empty_settings_file_serves_an_iredmail_server() {
+    let state = tempfile::tempdir().expect("a folder");
+    accounts(state.path()).await;
+    let server = Server::start(settings(), state.path()).await;
+    let both = request("full@d.example", "size=1\n") + &request("room@d.example", "size=1\n");
+    assert_eq!(server.ask(&both).await, format!("{FULL}{DUNNO}"));
+    assert_eq!(server.ask(&request("nobody@d.example", "")).await, DUNNO);
+    assert_eq!(server.ask(&request("full@a.example", "")).await, DUNNO);
+    assert_eq!(
+        server.ask("protocol_state=END-OF-MESSAGE\nrecipient=full@d.example\n\n\n").await,
+        DUNNO.repeat(2)
+    );
+    // The size of the first request is not that of the second.
+    let two = request("room@d.example", "size=9999999\n") + &request("room@d.example", "");
+    assert_eq!(server.ask(&two).await, format!("{FULL}{DUNNO}"));
+    assert!(server.running.health()[0].up);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_mailbox_that_fills_up_or_is_emptied_is_noticed_in_time() {
+    let state = tempfile::tempdir().expect("a folder");
+    let db = accounts(state.path()).await;
+    let settings = Settings { cache_life: Interval::seconds(1), ..settings() };
+    let server = Server::start(settings, state.path()).await;
+    assert_eq!(server.ask(&request("full@d.example", "")).await, FULL);
+    assert_eq!(server.ask(&request("room@d.example", "")).await, DUNNO);
+    const EMPTY: Stmt = Stmt::same("UPDATE used_quota SET bytes = 0 WHERE username = 'full@d.example'");
+    const FILL: Stmt = Stmt::same(
+        "INSERT INTO used_quota (username, bytes, domain) VALUES ('room@d.example', 2000000, 'd.example')",
+    );
+    db.execute(&EMPTY, &[]).await.expect("updated");
+    db.execute(&FILL, &[]).await.expect("inserted");
+    assert_eq!(server.ask(&request("full@d.example", "")).await, DUNNO);
+    // What would not fit by the remembered usage is looked up again at once.
+    assert_eq!(server.ask(&request("room@d.example", "size=2000000\n")).await, FULL);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(server.ask(&request("room@d.example", "")).await, FULL);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn aliases_are_followed_when_asked_for() {
+    let state = tempfile::tempdir().expect("a folder");
+    accounts(state.path()).await;
+    let server = Server::start(settings(), state.path()).await;
+    assert_eq!(server.ask(&request("full@a.example", "")).await, DUNNO);
+    let resolving = Settings { resolve_aliases: true, ..settings() };
+    server.running.reload(resolving).await.expect("reloads");
+    assert_eq!(server.ask(&request("Full+x@A.example", "")).await, FULL);
+    assert_eq!(server.ask(&request("room@a.example", "")).await, DUNNO);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn without_accounts_the_answer_comes_in_time() {
+    let state = tempfile::tempdir().expect("a folder");
+    // A server that accepts connections and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent_url = format!("mysql://vmail@{}/vmail", silent.local_addr().expect("an address"));
+    for (url, on_failure, expected) in [
+        ("mysql://vmail@127.0.0.1:1/vmail", OnFailure::Defer, DEFER),
+        ("postgresql://vmail@127.0.0.1:1/vmail", OnFailure::Pass, DUNNO),
+        (silent_url.as_str(), OnFailure::Defer, DEFER),
+    ] {
+        let mut settings = Settings { on_failure, ..settings() };
+        settings.database.vmail = Some(url.parse().expect("a URL"));
+        let server = Server::start(settings, state.path()).await;
+        let begin = Instant::now();
+        assert_eq!(server.ask(&request("u@d.example", "")).await, expected, "{url}");
+        assert!(begin.elapsed() < Duration::from_millis(3500), "{url}: {:?}", begin.elapsed());
+        assert!(!server.running.health()[0].up);
+        // What needs no account is answered all the same.
+        assert_eq!(server.ask("protocol_state=DATA\n\n").await, DUNNO);
+        server.stop().await;
+    }
+}
+
+/// The example settings as shipped, and with every line that is commented out put in force.
+#[test]
+fn the_example_settings_load() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/examples/quota-status.toml");
+    let text = std::fs::read_to_string(example).expect("the example");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("quota-status.toml");
+    let all = text.lines().map(|line| match line.strip_prefix('#') {
+        // Prose has a blank behind its number sign, a setting has not.
+        Some(setting) if !setting.starts_with(' ') => setting,
+        _ => line,
+    });
+    for text in [text.clone(), all.collect::<Vec<_>>().join("\n")] {
+        std::fs::write(&path, &text).expect("written");
+        let loaded = outrider_core::settings::load_from::<Settings>(Some(&path), "quota-status", &[]);
+        assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
+    }
+    let keys = outrider_core::settings::keys::<Settings>();
+    for key in keys.iter().filter(|key| key.path.len() == 1 && !key.section) {
+        assert!(text.contains(&format!("\n#{} =", key.name())), "{} is missing", key.name());
+    }
+}
