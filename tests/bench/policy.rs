@@ -8,7 +8,7 @@ use outrider_tests::folder::Folder;
 use outrider_tests::mariadb::MariaDb;
 use outrider_tests::port::Port;
 use outrider_tests::process::Start;
-use outrider_tests::settings;
+use outrider_tests::settings::{self, Caching};
 use outrider_tests::store::Store;
 
 use crate::load::Table;
@@ -31,7 +31,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let ours = Daemon::start(
         "policyd",
         folder.path(),
-        &settings::policyd(port.address(), &store.access(), dns.address()),
+        &settings::policyd(port.address(), &store.access(), dns.address(), Caching::Default),
     )?;
     let bare_port = Port::reserve()?;
     let bare = bare_peer(folder.path(), "policy", bare_port.address(), &[])?;

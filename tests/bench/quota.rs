@@ -6,7 +6,7 @@ use outrider_tests::daemon::Daemon;
 use outrider_tests::dovecot::Dovecot;
 use outrider_tests::folder::Folder;
 use outrider_tests::port::Port;
-use outrider_tests::settings;
+use outrider_tests::settings::{self, Caching};
 use outrider_tests::store::{self, Server};
 
 use crate::load::Table;
@@ -21,19 +21,28 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     accounts.user("anna@local.example", 100)?;
     accounts.used_quota("anna@local.example", 1_000_000)?;
     let port = Port::reserve()?;
+    let sql = store.access();
     let ours = Daemon::start(
         "quota-status",
         folder.path(),
-        &settings::quota_status(port.address(), &store.access()),
+        &settings::quota_status(port.address(), &sql, Caching::Default),
+    )?;
+    let uncached_port = Port::reserve()?;
+    let uncached_folder = folder.sub("uncached")?;
+    let uncached = Daemon::start(
+        "quota-status",
+        &uncached_folder,
+        &settings::quota_status(uncached_port.address(), &sql, Caching::Off),
     )?;
     let bare_port = Port::reserve()?;
     let bare = bare_peer(folder.path(), "policy", bare_port.address(), &[])?;
     let their_port = Port::reserve()?;
     dovecot.offer_quota_status(their_port.number());
-    dovecot.start(&store.access(), folder.path())?;
+    dovecot.start(&sql, folder.path())?;
     wait_until_open("Dovecot's quota-status", their_port.address());
     let programs = [
         ("quota-status", ours.id(), port.address()),
+        ("quota-status, nothing cached", uncached.id(), uncached_port.address()),
         ("bare policy answer", bare.id(), bare_port.address()),
         ("Dovecot quota-status", dovecot.id(), their_port.address()),
     ];

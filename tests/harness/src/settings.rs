@@ -18,13 +18,20 @@ fn dns(server: SocketAddr) -> String {
     format!("[dns]\nservers = [\"{server}\"]\ntimeout = \"1s\"\nattempts = 1\n")
 }
 
-/// policyd.toml.
-pub fn policyd(listen: SocketAddr, sql: &SqlAccess, name_server: SocketAddr) -> String {
-    format!("listen = [\"{listen}\"]\n{}{}", database(sql), dns(name_server))
+/// Whether a daemon may keep rows in memory for a few seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caching {
+    /// As installed.
+    Default,
+    /// Not at all: for tests that change rows and ask at once.
+    Off,
 }
 
-/// Appended to policyd.toml: nothing is cached, for tests that change rows and ask at once.
-pub const UNCACHED: &str = "[cache]\nlifetime = \"0s\"\n";
+/// policyd.toml.
+pub fn policyd(listen: SocketAddr, sql: &SqlAccess, name_server: SocketAddr, caching: Caching) -> String {
+    let cache = if caching == Caching::Off { "[cache]\nlifetime = \"0s\"\n" } else { "" };
+    format!("listen = [\"{listen}\"]\n{cache}{}{}", database(sql), dns(name_server))
+}
 
 /// srsd.toml with the stock `srs_domain`: the server's host name.
 pub fn srsd(forward: SocketAddr, reverse: SocketAddr, domain: &str, sql: &SqlAccess) -> String {
@@ -34,12 +41,10 @@ pub fn srsd(forward: SocketAddr, reverse: SocketAddr, domain: &str, sql: &SqlAcc
     )
 }
 
-/// quota-status.toml with the answers iRedMail configures.
-pub fn quota_status(listen: SocketAddr, sql: &SqlAccess) -> String {
-    format!(
-        "listen = [\"{listen}\"]\nsuccess = \"DUNNO\"\nnouser = \"DUNNO\"\noverquota = \"552 5.2.2 Mailbox is full\"\n{}",
-        database(sql)
-    )
+/// quota-status.toml; its default answers are those of iRedMail.
+pub fn quota_status(listen: SocketAddr, sql: &SqlAccess, caching: Caching) -> String {
+    let cache = if caching == Caching::Off { "cache_life = \"0s\"\n" } else { "" };
+    format!("listen = [\"{listen}\"]\n{cache}{}", database(sql))
 }
 
 /// What contentfilter.toml depends on.

@@ -11,7 +11,7 @@ use crate::folder::{Folder, keep_private};
 use crate::mailing_list::Spool;
 use crate::port::Port;
 use crate::postfix::{Filter, Postfix, Srs, SrsProtocol, Wiring};
-use crate::settings::{self, FilterSettings};
+use crate::settings::{self, Caching, FilterSettings};
 use crate::sink::Sink;
 use crate::smtp_client::SmtpClient;
 use crate::store::{self, Server, Store};
@@ -151,14 +151,17 @@ impl Site {
         let (mut policyd, mut srsd, mut contentfilter, mut quota_status) = (None, None, None, None);
         if plan.policyd {
             let address = port()?;
-            let text = settings::policyd(address, &sql, dns.address()) + settings::UNCACHED;
+            let text = settings::policyd(address, &sql, dns.address(), Caching::Off);
             policyd = Some(Daemon::start("policyd", folder.path(), &text)?);
             wiring.policy = Some(address);
         }
         if plan.quota {
             let address = port()?;
-            quota_status =
-                Some(Daemon::start("quota-status", folder.path(), &settings::quota_status(address, &sql))?);
+            quota_status = Some(Daemon::start(
+                "quota-status",
+                folder.path(),
+                &settings::quota_status(address, &sql, Caching::Off),
+            )?);
             wiring.quota = Some(address);
         }
         if let Some(protocol) = plan.srs {
