@@ -1,1 +1,30 @@
-//! placeholder
+//! The policy service: Postfix asks it about every recipient and every message (SMTPD_POLICY_README, port 7777), and it
+//! answers from the tables that iRedMail's administration panel writes.
+//!
+//! ```text
+//! bytes -> core::codec::policy -> PolicyRequest -> chain of plugins -> Verdict -> action=...
+//!                                                     ^
+//!                          Context: settings, accounts, stores, DNS, clock
+//! ```
+//!
+//! Limits: those of [`outrider_core::codec::policy`] on a request, `[limits]` on connections and time. An answer that
+//! takes longer than `limits.request_timeout` is given as `on_failure.deadline` says, by default `DUNNO`.
+
+pub mod cache;
+pub mod chain;
+pub mod context;
+mod daemon;
+mod list_api;
+mod log_line;
+mod notify;
+pub mod plugin;
+pub mod request;
+mod session;
+mod session_log;
+pub mod settings;
+mod spf;
+pub mod store;
+pub mod verdict;
+
+pub use daemon::Policyd;
+pub use settings::Settings;

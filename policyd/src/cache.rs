@@ -1,0 +1,132 @@
+//! Short memory: values read a moment ago, used again.
+//!
+//! A cache holds a bounded number of entries and drops the one unused for longest. An entry is *fresh* for the
+//! lifetime of the settings (a few seconds, so that a change made by an administrator works soon) and may be used
+//! *stale* while its database is away. With a lifetime of zero nothing is ever fresh, but stale values are kept for
+//! that emergency.
+
+use std::future::Future;
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lru::LruCache;
+use tokio::time::Instant;
+
+/// A bounded map of values with their age. `V` should be cheap to clone.
+pub struct Cache<K, V> {
+    entries: Mutex<LruCache<K, (Instant, V)>>,
+    lifetime: Duration,
+    stale: Duration,
+}
+
+impl<K: Hash + Eq, V: Clone> Cache<K, V> {
+    /// An empty cache of at most `size` entries.
+    pub fn new(size: usize, lifetime: Duration, stale: Duration) -> Cache<K, V> {
+        let size = NonZeroUsize::new(size).unwrap_or(NonZeroUsize::MIN);
+        Cache { entries: Mutex::new(LruCache::new(size)), lifetime, stale }
+    }
+
+    /// The value, if it is fresh.
+    pub fn fresh(&self, key: &K) -> Option<V> {
+        self.younger_than(key, self.lifetime)
+    }
+
+    /// The value, if it is not too old to be used in an emergency.
+    pub fn stale(&self, key: &K) -> Option<V> {
+        self.younger_than(key, self.stale)
+    }
+
+    /// Remembers a value as of now.
+    pub fn put(&self, key: K, value: V) {
+        self.lock().put(key, (Instant::now(), value));
+    }
+
+    /// Forgets a value.
+    pub fn forget(&self, key: &K) {
+        self.lock().pop(key);
+    }
+
+    /// The fresh value, else what `fetch` brings, else - if that failed for the moment - the stale value.
+    ///
+    /// # Errors
+    /// That of `fetch`, if there is nothing to use instead or `is_temporary` says that the failure will stay.
+    pub async fn get_or_fetch<E>(
+        &self,
+        key: K,
+        fetch: impl Future<Output = Result<V, E>>,
+        is_temporary: impl FnOnce(&E) -> bool,
+    ) -> Result<V, E> {
+        if let Some(value) = self.fresh(&key) {
+            return Ok(value);
+        }
+        match fetch.await {
+            Ok(value) => {
+                self.put(key, value.clone());
+                Ok(value)
+            }
+            Err(error) if is_temporary(&error) => self.stale(&key).ok_or(error),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn younger_than(&self, key: &K, age: Duration) -> Option<V> {
+        if age.is_zero() {
+            return None;
+        }
+        let mut entries = self.lock();
+        let (since, value) = entries.get(key)?;
+        (since.elapsed() < age).then(|| value.clone())
+    }
+
+    /// A panic elsewhere leaves the map as it was: nothing runs inside the lock but the map itself.
+    fn lock(&self) -> MutexGuard<'_, LruCache<K, (Instant, V)>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn values_age() {
+        let cache = Cache::new(2, Duration::from_secs(5), Duration::from_secs(60));
+        cache.put("a", 1);
+        assert_eq!(cache.fresh(&"a"), Some(1));
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert_eq!(cache.fresh(&"a"), None);
+        assert_eq!(cache.stale(&"a"), Some(1));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(cache.stale(&"a"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_values_serve_while_the_source_is_away() {
+        let cache = Cache::new(2, Duration::from_secs(5), Duration::from_secs(60));
+        let fetch = |value: Result<i32, &'static str>| async move { value };
+        assert_eq!(cache.get_or_fetch("a", fetch(Ok(1)), |_| true).await, Ok(1));
+        assert_eq!(cache.get_or_fetch("a", fetch(Ok(2)), |_| true).await, Ok(1));
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert_eq!(cache.get_or_fetch("a", fetch(Err("down")), |_| true).await, Ok(1));
+        assert_eq!(
+            cache.get_or_fetch("a", fetch(Err("no such table")), |_| false).await,
+            Err("no such table")
+        );
+        assert_eq!(cache.get_or_fetch("a", fetch(Ok(2)), |_| true).await, Ok(2));
+        assert_eq!(cache.get_or_fetch("b", fetch(Err("down")), |_| true).await, Err("down"));
+    }
+
+    #[tokio::test]
+    async fn size_and_lifetime_are_bounds() {
+        let cache = Cache::new(2, Duration::ZERO, Duration::from_secs(60));
+        for key in 0..3 {
+            cache.put(key, key);
+        }
+        assert_eq!(cache.fresh(&2), None);
+        assert_eq!((cache.stale(&0), cache.stale(&1), cache.stale(&2)), (None, Some(1), Some(2)));
+        cache.forget(&1);
+        assert_eq!(cache.stale(&1), None);
+    }
+}

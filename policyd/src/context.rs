@@ -1,0 +1,149 @@
+//! What the rules may look at.
+//!
+//! A context is made from one set of settings and never changes; a reload makes a new one, and requests that began
+//! keep theirs. It also holds all caches, so a reload empties them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use outrider_core::address;
+use outrider_core::clock::SharedClock;
+use outrider_core::directory::{Directory, DirectoryError, DomainScope};
+use outrider_core::dns::Resolver;
+use outrider_core::network::{InvalidAddress, NetworkList};
+use outrider_core::sql::DbError;
+
+use crate::list_api::ListApi;
+use crate::notify::Notifier;
+use crate::request::PolicyRequest;
+use crate::settings::Settings;
+use crate::spf::SpfLookup;
+use crate::store::Stores;
+
+/// Everything outside of a request that decides about it.
+pub struct Context {
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// Clients that are trusted.
+    pub mynetworks: NetworkList,
+    /// The host's own name, lower case.
+    pub hostname: String,
+    /// The sender exceptions of reject_sender_login_mismatch, ready for look-up.
+    pub senders: SenderExceptions,
+    /// Accounts, domains and lists.
+    pub directory: Arc<dyn Directory>,
+    /// The tables of the policy service.
+    pub stores: Stores,
+    /// Name look-ups.
+    pub resolver: Arc<dyn Resolver>,
+    /// SPF records.
+    pub spf: SpfLookup,
+    /// Members of mailing lists.
+    pub list_api: Option<ListApi>,
+    /// Mail to the administrator.
+    pub notifier: Notifier,
+    /// The time of day.
+    pub clock: SharedClock,
+}
+
+/// Sender addresses and logins with more rights than others.
+#[derive(Clone, Debug, Default)]
+pub struct SenderExceptions {
+    /// Local senders that need no login.
+    pub forged: HashSet<String>,
+    /// Logins that may use other senders.
+    pub logins: HashSet<String>,
+    /// Addresses and domains whose passwords do not age.
+    pub ageless: HashSet<String>,
+}
+
+impl SenderExceptions {
+    /// The lists of the settings in lower case.
+    pub fn new(settings: &Settings) -> SenderExceptions {
+        let lower = |list: &[String]| list.iter().map(|entry| entry.to_lowercase()).collect();
+        SenderExceptions {
+            forged: lower(&settings.reject_sender_login_mismatch.allowed_forged_senders),
+            logins: lower(&settings.reject_sender_login_mismatch.allowed_logins),
+            ageless: lower(&settings.force_change_password.never_expire),
+        }
+    }
+}
+
+/// Why a rule could not decide. It counts as having no opinion, or as the settings say.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// The accounts could not be asked.
+    #[error(transparent)]
+    Accounts(#[from] DirectoryError),
+    /// A table of the policy service could not be used.
+    #[error("{table}: {cause}")]
+    Table {
+        /// Which.
+        table: &'static str,
+        /// Why.
+        cause: DbError,
+        /// Whose database it is in.
+        database: Database,
+    },
+    /// The client's address is none.
+    #[error(transparent)]
+    Client(#[from] InvalidAddress),
+    /// An attribute that the rule needs is missing or no number.
+    #[error("attribute {0} is missing or no number")]
+    Attribute(&'static str),
+}
+
+/// Whose settings say what a failure means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// White- and blacklists.
+    Amavisd,
+    /// The policy service's own.
+    Iredapd,
+}
+
+/// Names the table in an error.
+pub(crate) fn iredapd(table: &'static str) -> impl FnOnce(DbError) -> RuleError {
+    move |cause| RuleError::Table { table, cause, database: Database::Iredapd }
+}
+
+impl Context {
+    /// Now, in Unix seconds.
+    pub fn now(&self) -> i64 {
+        self.clock.unix_seconds()
+    }
+
+    /// Whether the client is this machine or in `mynetworks`.
+    ///
+    /// # Errors
+    /// If the client's address is none, which also means that it cannot be told.
+    pub fn is_trusted(&self, request: &PolicyRequest) -> Result<bool, InvalidAddress> {
+        let client = request.client_address.as_str();
+        if matches!(client, "127.0.0.1" | "::1") {
+            return Ok(true);
+        }
+        self.mynetworks.contains(client, self.settings.all_wildcard_addresses)
+    }
+
+    /// Whether a domain is the host itself or hosted here.
+    ///
+    /// # Errors
+    /// If the accounts cannot be asked.
+    pub async fn is_local_domain(&self, domain: &str, scope: DomainScope) -> Result<bool, DirectoryError> {
+        if !domain.is_empty() && domain == self.hostname {
+            return Ok(true);
+        }
+        self.directory.is_local_domain(domain, scope).await
+    }
+
+    /// The address under the domain that its own is an alias of, if it is one.
+    ///
+    /// # Errors
+    /// If the accounts cannot be asked.
+    pub async fn under_alias_target(&self, address: &str) -> Result<Option<String>, DirectoryError> {
+        let Some((local, domain)) = address::split_first(address) else { return Ok(None) };
+        let target = self.directory.alias_target(domain).await?;
+        Ok(target.map(|target| format!("{local}@{target}")))
+    }
+}

@@ -1,0 +1,187 @@
+//! The daemon: state, reload, connections.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use outrider_core::clock::SharedClock;
+use outrider_core::codec::policy;
+use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
+use outrider_core::directory::{CachedDirectory, DirectorySettings, SqlDirectory};
+use outrider_core::dns::{DnsSettings, HickoryResolver, Resolver};
+use outrider_core::metrics::Metrics;
+use outrider_core::network::NetworkList;
+use outrider_core::policy_session::{self, SessionLimits};
+use outrider_core::schema::Database;
+use outrider_core::sql::Db;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+
+use crate::chain::Chain;
+use crate::context::{Context, SenderExceptions};
+use crate::list_api::ListApi;
+use crate::notify::Notifier;
+use crate::session_log::{self, SessionLog, SessionWriter};
+use crate::settings::Settings;
+use crate::spf::SpfLookup;
+use crate::store::Stores;
+use crate::store::sessions::SessionStore;
+
+/// The policy service.
+pub struct Policyd {
+    env: Environment,
+    current: RwLock<Arc<Snapshot>>,
+    pub(crate) sessions: SessionLog,
+    writer: Mutex<Option<SessionWriter>>,
+    pub(crate) metrics: PolicyMetrics,
+}
+
+/// Everything made from one set of settings.
+pub(crate) struct Snapshot {
+    pub(crate) context: Context,
+    pub(crate) chain: Chain,
+    vmail: Db,
+    amavisd: Db,
+    iredapd: Db,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    check: &'static str,
+    action: &'static str,
+}
+
+/// Counters of the daemon.
+pub(crate) struct PolicyMetrics {
+    pub(crate) frame: Arc<Metrics>,
+    decisions: Family<DecisionLabels, Counter>,
+}
+
+impl PolicyMetrics {
+    fn new(frame: Arc<Metrics>) -> PolicyMetrics {
+        let decisions = frame.family("decisions_total", "Answers by the rule that gave them and by kind");
+        PolicyMetrics { frame, decisions }
+    }
+
+    pub(crate) fn decided(&self, check: &'static str, action: &'static str, elapsed: Duration) {
+        self.decisions.get_or_create(&DecisionLabels { check, action }).inc();
+        self.frame.request("policy", action, elapsed);
+    }
+}
+
+impl Snapshot {
+    async fn new(settings: Arc<Settings>, state: &Path, clock: SharedClock) -> Result<Snapshot, StartError> {
+        let open = async |database| {
+            settings
+                .database
+                .open(database, state)
+                .await
+                .map_err(|error| StartError::Settings(error.to_string()))
+        };
+        let vmail = open(Database::Vmail).await?;
+        let amavisd = open(Database::Amavisd).await?;
+        let iredapd = open(Database::Iredapd).await?;
+        let resolver: Arc<dyn Resolver> = Arc::new(resolver(&settings.dns)?);
+        let cache =
+            DirectorySettings { cache_life: settings.cache.lifetime, cache_size: settings.cache.entries };
+        let context = Context {
+            mynetworks: NetworkList::new(&settings.mynetworks),
+            hostname: hostname(&settings),
+            senders: SenderExceptions::new(&settings),
+            directory: Arc::new(CachedDirectory::new(
+                SqlDirectory::new(vmail.clone()),
+                &cache,
+                clock.clone(),
+            )),
+            stores: Stores::new(&iredapd, &amavisd, &settings.cache),
+            spf: SpfLookup::new(resolver.clone(), &settings.spf),
+            resolver,
+            list_api: ListApi::from_settings(&settings.reject_sender_login_mismatch),
+            notifier: Notifier::start(&settings.notification),
+            clock,
+            settings: settings.clone(),
+        };
+        Ok(Snapshot { chain: Chain::new(&settings), context, vmail, amavisd, iredapd })
+    }
+}
+
+/// A machine without `/etc/resolv.conf` asks itself, as the resolver of the C library does.
+fn resolver(settings: &DnsSettings) -> Result<HickoryResolver, StartError> {
+    HickoryResolver::from_settings(settings).or_else(|error| {
+        tracing::warn!(%error, "asking the name server of this machine");
+        let servers = vec![([127, 0, 0, 1], 53).into()];
+        let settings = DnsSettings { servers, ..settings.clone() };
+        HickoryResolver::from_settings(&settings).map_err(|error| StartError::Other(error.into()))
+    })
+}
+
+fn hostname(settings: &Settings) -> String {
+    let system = || nix::unistd::gethostname().ok()?.into_string().ok();
+    settings.hostname.clone().or_else(system).unwrap_or_default().to_lowercase()
+}
+
+impl Policyd {
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn session_limits(&self) -> SessionLimits {
+        let limits = &self.snapshot().context.settings.limits;
+        SessionLimits {
+            codec: policy::Limits::default(),
+            idle: limits.idle_timeout.duration(),
+            request: limits.request_timeout.duration(),
+        }
+    }
+}
+
+impl Daemon for Policyd {
+    const NAME: &'static str = "policyd";
+    const ABOUT: &'static str =
+        "policy service for Postfix: greylisting, throttling, sender checks and access lists";
+    type Settings = Settings;
+
+    async fn start(settings: Arc<Settings>, env: Environment) -> Result<Policyd, StartError> {
+        let dropped =
+            env.metrics.counter("session_rows_dropped_total", "Rows of smtp_sessions that were not written");
+        let (sessions, writer) = session_log::queue(settings.session_log.queue, dropped);
+        let snapshot = Snapshot::new(settings, &env.state_directory, env.clock.clone()).await?;
+        Ok(Policyd {
+            metrics: PolicyMetrics::new(env.metrics.clone()),
+            current: RwLock::new(Arc::new(snapshot)),
+            sessions,
+            writer: Mutex::new(Some(writer)),
+            env,
+        })
+    }
+
+    async fn reload(&self, settings: Arc<Settings>) -> Result<(), StartError> {
+        let snapshot = Snapshot::new(settings, &self.env.state_directory, self.env.clock.clone()).await?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        Ok(())
+    }
+
+    async fn serve(self: Arc<Self>, connection: Connection, shutdown: Shutdown) {
+        let limits = self.session_limits();
+        let Connection { stream, peer, .. } = connection;
+        policy_session::serve(stream, peer, &*self, &limits, shutdown.wait()).await;
+    }
+
+    async fn background(self: Arc<Self>, shutdown: Shutdown) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match writer {
+            Some(writer) => writer.run(|| SessionStore::new(self.snapshot().iredapd.clone()), shutdown).await,
+            None => shutdown.wait().await,
+        }
+    }
+
+    fn health(&self) -> Vec<DependencyHealth> {
+        let snapshot = self.snapshot();
+        vec![
+            snapshot.vmail.health("vmail"),
+            snapshot.amavisd.health("amavisd"),
+            snapshot.iredapd.health("iredapd"),
+        ]
+    }
+}

@@ -1,0 +1,116 @@
+//! One log line for each answer.
+//!
+//! With `log.style = "iredapd"` the line reads as iRedAPD writes it, for log analysers and ban filters that know it;
+//! else it is an event with fields. Text from clients cannot break a line or add a field: control characters become
+//! `\xNN` and it is cut at 200 characters.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::request::{PolicyRequest, State};
+
+const LONGEST: usize = 200;
+
+/// `[CLIENT] RCPT, A => B, ACTION [name=value, ...]`
+pub(crate) fn iredapd(request: &PolicyRequest, action: &str, elapsed: Duration) -> String {
+    let mut line = format!(
+        "[{}] {}, {}, {} [",
+        clean(&request.client_address),
+        clean(&request.protocol_state.to_uppercase()),
+        direction(request),
+        clean(action)
+    );
+    let mut field = |name: &str, value: &str| {
+        // Writing into a String cannot fail.
+        let _ = write!(line, "{name}={}, ", clean(value));
+    };
+    if request.state == Some(State::Rcpt) {
+        field("sasl_username", &request.sasl_username);
+        field("sender", &request.sender);
+        field("client_name", &request.client_name);
+        field("reverse_client_name", &request.reverse_client_name);
+        field("helo", &request.helo_name);
+        field("encryption_protocol", &request.encryption_protocol);
+        field("encryption_cipher", &request.encryption_cipher);
+        field("server_port", &request.server_port);
+    } else {
+        field("recipient_count", request.recipient_count.as_deref().unwrap_or_default());
+        field("size", request.size.as_deref().unwrap_or_default());
+    }
+    let _ = write!(line, "process_time={:.4}s]", elapsed.as_secs_f64());
+    line
+}
+
+/// `S -> R` without login, `L => R` if it is the sender, `L => S -> R` otherwise.
+fn direction(request: &PolicyRequest) -> String {
+    let (sender, login, recipient) =
+        (clean(&request.sender), clean(&request.sasl_username), clean(&request.recipient));
+    if login.is_empty() {
+        format!("{sender} -> {recipient}")
+    } else if login == sender {
+        format!("{login} => {recipient}")
+    } else {
+        format!("{login} => {sender} -> {recipient}")
+    }
+}
+
+fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars().take(LONGEST) {
+        if character.is_control() {
+            let _ = write!(out, "\\x{:02x}", u32::from(character));
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::tests::request;
+
+    #[test]
+    fn lines_as_log_analysers_know_them() {
+        let elapsed = Duration::from_micros(12_300);
+        let rcpt = |login: &str| {
+            request(&format!(
+                "protocol_state=RCPT\nsender=a@example.com\nrecipient=b@example.org\nsasl_username={login}\n\
+                 client_address=192.0.2.7\nclient_name=unknown\nreverse_client_name=mx.test\nhelo_name=h\n\
+                 encryption_protocol=TLSv1.3\nencryption_cipher=X\nserver_port=25"
+            ))
+        };
+        assert_eq!(
+            iredapd(&rcpt(""), "DUNNO", elapsed),
+            "[192.0.2.7] RCPT, a@example.com -> b@example.org, DUNNO [sasl_username=, sender=a@example.com, \
+             client_name=unknown, reverse_client_name=mx.test, helo=h, encryption_protocol=TLSv1.3, \
+             encryption_cipher=X, server_port=25, process_time=0.0123s]"
+        );
+        assert!(
+            iredapd(&rcpt("a@example.com"), "OK", elapsed).contains(", a@example.com => b@example.org, OK [")
+        );
+        assert!(
+            iredapd(&rcpt("c@example.com"), "OK", elapsed)
+                .contains(", c@example.com => a@example.com -> b@example.org, OK [")
+        );
+        let end = request(
+            "protocol_state=END-OF-MESSAGE\nsender=\nrecipient=\nclient_address=192.0.2.7\nsize=10\nrecipient_count=2",
+        );
+        assert_eq!(
+            iredapd(&end, "DUNNO", elapsed),
+            "[192.0.2.7] END-OF-MESSAGE,  -> , DUNNO [recipient_count=2, size=10, process_time=0.0123s]"
+        );
+    }
+
+    /// T52: clients cannot forge lines.
+    #[test]
+    fn threat_t52_control_characters_are_shown() {
+        let mut request =
+            request("protocol_state=RCPT\nsender=\nrecipient=b@example.org\nclient_address=192.0.2.7");
+        request.helo_name = format!("x\r\n[192.0.2.8] RCPT\u{1b}[31m{}", "y".repeat(500));
+        let line = iredapd(&request, "DUNNO", Duration::ZERO);
+        assert!(line.contains("helo=x\\x0d\\x0a[192.0.2.8] RCPT\\x1b[31my"));
+        assert!(line.len() < 600 && !line.contains('\n'));
+    }
+}

@@ -1,0 +1,179 @@
+//! `greylisting`: an unknown client that writes from an unknown sender to a recipient is asked to come again; real
+//! mail servers do.
+//!
+//! Exempt are logins, trusted clients, whitelisted senders and clients, accounts for which it is switched off, and
+//! clients that the sender domain's SPF record lists. A client that came again once is known and never greylisted again as
+//! long as it is remembered.
+
+use std::net::IpAddr;
+
+use outrider_core::lookup;
+use outrider_core::network::{self, InvalidAddress};
+
+use crate::context::{Context, RuleError, iredapd};
+use crate::request::PolicyRequest;
+use crate::settings::GreylistingSettings;
+use crate::store::greylisting::{Seen, Setting, Times, Triplet};
+use crate::verdict::{Reply, Verdict};
+
+/// A known client is written down again only when that moves its end by more than this many seconds: known clients
+/// cost no write each time.
+const RENEWAL: i64 = 600;
+
+pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<Verdict, RuleError> {
+    if request.is_authenticated() || context.is_trusted(request)? {
+        return Ok(Verdict::Pass);
+    }
+    let client = request.client_ip.ok_or_else(|| InvalidAddress(request.client_address.clone()))?;
+    let senders = sender_keys(request, client);
+    let mut recipients = lookup::policy_keys(&request.recipient_without_ext);
+    if let Some(real) = context.under_alias_target(&request.recipient_without_ext).await? {
+        recipients.extend(lookup::policy_keys(&real));
+        recipients.sort_unstable();
+        recipients.dedup();
+    }
+    let store = &context.stores.greylisting;
+    let whitelists = store.whitelists(&recipients).await.map_err(iredapd("greylisting_whitelists"))?;
+    if whitelists.iter().any(|list| list.covers(&senders, client)) {
+        return Ok(Verdict::Pass);
+    }
+    let rules = store.settings(&recipients).await.map_err(iredapd("greylisting"))?;
+    if !is_active(&rules, &senders, client) {
+        return Ok(Verdict::Pass);
+    }
+    let settings = &context.settings;
+    if settings.greylisting.bypass_spf
+        && request.sender_domain != settings.srs_domain
+        && context.spf.lists(&request.sender_domain, client).await
+    {
+        return Ok(Verdict::Pass);
+    }
+    let passes = record(request, context).await?;
+    Ok(if passes || settings.greylisting.training {
+        Verdict::Pass
+    } else {
+        Verdict::Answer(Reply::Greylisted)
+    })
+}
+
+fn sender_keys(request: &PolicyRequest, client: IpAddr) -> Vec<String> {
+    let mut keys = lookup::policy_keys(&request.sender_without_ext);
+    keys.push(request.client_address.clone());
+    if let IpAddr::V4(ip) = client {
+        let [a, b, c, _] = ip.octets();
+        keys.push(format!("{a}.{b}.{c}.*"));
+    }
+    keys
+}
+
+/// The first setting that names the sender or its client decides; without one nobody is greylisted.
+fn is_active(settings: &[Setting], senders: &[String], client: IpAddr) -> bool {
+    let names = |setting: &&Setting| {
+        senders.contains(&setting.sender) || network::cidr_contains(&setting.sender, client)
+    };
+    settings.iter().find(names).is_some_and(|setting| setting.active)
+}
+
+/// What to write down about a contact.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    KnownClient { renew: bool },
+    Insert,
+    Restart,
+    Count,
+    Pass,
+}
+
+fn next_step(seen: Seen, now: i64, known_until: i64) -> Step {
+    if let Some(until) = seen.client_passed {
+        return Step::KnownClient { renew: until < known_until - RENEWAL };
+    }
+    match seen.triplet {
+        None => Step::Insert,
+        Some((_, record_expired)) if now > record_expired => Step::Restart,
+        Some((block_expired, _)) if now < block_expired => Step::Count,
+        Some(_) => Step::Pass,
+    }
+}
+
+fn times(settings: &GreylistingSettings, now: i64) -> Times {
+    let after = |seconds: u64| now.saturating_add_unsigned(seconds);
+    Times {
+        init: now,
+        block_expired: after(settings.block.duration().as_secs()),
+        record_expired: after(settings.unpassed_lifetime.duration().as_secs()),
+    }
+}
+
+/// Writes the contact down; true if it may pass.
+async fn record(request: &PolicyRequest, context: &Context) -> Result<bool, RuleError> {
+    let store = &context.stores.greylisting;
+    let settings = &context.settings.greylisting;
+    let now = context.now();
+    let triplet = Triplet {
+        sender: &request.sender_without_ext,
+        sender_domain: &request.sender_domain,
+        recipient: &request.recipient_without_ext,
+        recipient_domain: &request.recipient_domain,
+        client_address: &request.client_address,
+    };
+    let known_until = now.saturating_add_unsigned(settings.passed_lifetime.duration().as_secs());
+    let table = || iredapd("greylisting_tracking");
+    let seen = store.seen(&triplet).await.map_err(table())?;
+    let step = next_step(seen, now, known_until);
+    match step {
+        Step::KnownClient { renew: false } => {}
+        Step::KnownClient { renew: true } => {
+            store.renew_client(triplet.client_address, known_until).await.map_err(table())?;
+        }
+        Step::Insert => store.insert(&triplet, times(settings, now)).await.map_err(table())?,
+        Step::Restart => store.restart(&triplet, times(settings, now)).await.map_err(table())?,
+        Step::Count => store.count(&triplet).await.map_err(table())?,
+        Step::Pass => store.pass(&triplet, known_until).await.map_err(table())?,
+    }
+    Ok(matches!(step, Step::KnownClient { .. } | Step::Pass))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(id: i64, priority: i64, sender: &str, active: bool) -> Setting {
+        Setting { id, priority, sender: sender.into(), sender_priority: 0, active }
+    }
+
+    #[test]
+    fn the_life_of_a_triplet() {
+        let seen = |client_passed, triplet| Seen { client_passed, triplet };
+        for (seen, step) in [
+            (seen(None, None), Step::Insert),
+            (seen(None, Some((1000, 5000))), Step::Count),
+            (seen(None, Some((999, 5000))), Step::Pass),
+            (seen(None, Some((500, 998))), Step::Restart),
+            (seen(None, Some((500, 999))), Step::Pass),
+            (seen(Some(10_000), None), Step::KnownClient { renew: false }),
+            (seen(Some(9400), Some((1000, 5000))), Step::KnownClient { renew: false }),
+            (seen(Some(9399), None), Step::KnownClient { renew: true }),
+            (seen(Some(10), None), Step::KnownClient { renew: true }),
+        ] {
+            assert_eq!(next_step(seen, 999, 10_000), step, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_setting_that_names_the_sender_decides() {
+        let client: IpAddr = "203.0.113.10".parse().unwrap();
+        let senders: Vec<String> = ["friend@sender.test", "@."].map(String::from).to_vec();
+        let everybody = setting(1, 0, "@.", true);
+        for (rows, expected) in [
+            (vec![], false),
+            (vec![everybody.clone()], true),
+            (vec![setting(2, 60, "@nobody.test", true)], false),
+            (vec![setting(2, 60, "203.0.113.0/24", false), everybody.clone()], false),
+            (vec![setting(2, 60, "203.0.113.1/24", false), everybody.clone()], true),
+            (vec![setting(2, 60, "friend@sender.test", false), everybody], false),
+        ] {
+            assert_eq!(is_active(&rows, &senders, client), expected, "{rows:?}");
+        }
+    }
+}

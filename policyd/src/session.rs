@@ -1,0 +1,131 @@
+//! One connection: requests in, answers out, and what is noted about each.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use outrider_core::codec::policy::Request;
+use outrider_core::log;
+use outrider_core::net::Peer;
+use outrider_core::policy_session::{Action, Failure, PolicyHandler};
+use outrider_core::settings::LogStyle;
+
+use crate::chain::Decision;
+use crate::daemon::{Policyd, Snapshot};
+use crate::log_line;
+use crate::request::{Parsed, PolicyRequest};
+use crate::settings::{InvalidAddress, OnFailure};
+
+/// Asks the client to come again, unless Postfix would refuse it for another reason anyway.
+const DEFER: Action = Action(Cow::Borrowed("DEFER_IF_PERMIT Service temporarily unavailable"));
+
+impl PolicyHandler for Policyd {
+    type Peer = Peer;
+
+    async fn answer(&self, request: Request, peer: &Peer) -> Action {
+        let start = Instant::now();
+        let _inflight = self.metrics.frame.inflight();
+        let snapshot = self.snapshot();
+        let settings = &snapshot.context.settings;
+        match PolicyRequest::parse(&request, settings) {
+            Parsed::Pass => {
+                self.metrics.decided("none", "no_request", start.elapsed());
+                Action::DUNNO
+            }
+            Parsed::Invalid { attribute, value } => {
+                self.metrics.decided("none", "invalid_address", start.elapsed());
+                tracing::info!(event = "invalid_address", attribute, value, %peer);
+                if settings.invalid_address == InvalidAddress::Reject {
+                    return "REJECT Invalid email address".into();
+                }
+                format!("DUNNO Error: Invalid {attribute} address: {value}").into()
+            }
+            Parsed::Ready(request) if snapshot.chain.is_empty() => {
+                self.note(&request, "DUNNO", None, start.elapsed(), &snapshot);
+                "DUNNO No enabled plugins".into()
+            }
+            Parsed::Ready(request) => {
+                let decision = snapshot.chain.decide(&request, &snapshot.context).await;
+                let action = match decision {
+                    Decision::Pass => Action::DUNNO,
+                    Decision::By(_, reply) => Action(reply.text(settings, &request.client_address)),
+                    Decision::Unavailable(_) => DEFER,
+                };
+                self.note(&request, &action.0, Some(decision), start.elapsed(), &snapshot);
+                action
+            }
+        }
+    }
+
+    fn overdue(&self) -> Action {
+        match self.snapshot().context.settings.on_failure.deadline {
+            OnFailure::Pass => Action::DUNNO,
+            OnFailure::Defer => DEFER,
+        }
+    }
+
+    fn failed(&self, failure: Failure) {
+        match failure {
+            Failure::Deadline => {
+                self.metrics.frame.timeout("request");
+                tracing::warn!("a request was not decided in time");
+            }
+            Failure::Panic => {
+                self.metrics.frame.panic();
+                tracing::error!("a rule panicked; the request was answered as if it had taken too long");
+            }
+            Failure::Protocol => tracing::warn!("a client sent more than a policy request may hold"),
+        }
+    }
+}
+
+impl Policyd {
+    /// Metrics, log line and session row of one answer.
+    fn note(
+        &self,
+        request: &PolicyRequest,
+        action: &str,
+        decision: Option<Decision>,
+        elapsed: Duration,
+        snapshot: &Snapshot,
+    ) {
+        let (check, result) = match decision {
+            Some(Decision::By(plugin, reply)) => (plugin.name(), reply.name()),
+            Some(Decision::Unavailable(plugin)) => (plugin.name(), "unavailable"),
+            Some(Decision::Pass) | None => ("none", "pass"),
+        };
+        self.metrics.decided(check, result, elapsed);
+        let settings = &snapshot.context.settings;
+        if log::style() == LogStyle::Iredapd {
+            tracing::info!(line = log_line::iredapd(request, action, elapsed));
+        } else if check == "none" {
+            tracing::debug!(
+                event = "answer",
+                action,
+                client = request.client_address,
+                elapsed_ms = millis(elapsed)
+            );
+        } else {
+            tracing::info!(
+                event = "answer",
+                action,
+                check,
+                state = request.protocol_state,
+                client = request.client_address,
+                helo = request.helo_name,
+                sasl = request.sasl_username,
+                sender = request.sender,
+                rcpt = request.recipient,
+                nrcpt = request.recipient_count,
+                size = request.size,
+                queue_id = request.queue_id,
+                instance = request.instance,
+                elapsed_ms = millis(elapsed),
+            );
+        }
+        self.sessions.note(request, action, snapshot.context.now(), &settings.session_log);
+    }
+}
+
+fn millis(elapsed: Duration) -> f64 {
+    (elapsed.as_secs_f64() * 1e5).round() / 100.0
+}

@@ -1,0 +1,241 @@
+//! Settings of `/etc/outrider/policyd.toml`.
+//!
+//! An empty file gives the rules an iRedMail server enables, on the embedded database. Each rule has a section of its
+//! name; what several rules read stands at the top. The names of iRedAPD's settings are in [`iredapd`].
+
+pub mod iredapd;
+mod rules;
+
+use std::collections::BTreeMap;
+
+use outrider_core::dns::DnsSettings;
+use outrider_core::network::NetworkList;
+use outrider_core::settings::{
+    DaemonSettings, Documented, Findings, FrameSettings, Interval, LimitSettings, ListenAddress,
+    ListenerSpec, LogSettings, MetricsSettings, ProcessSettings, SectionDoc,
+};
+use outrider_core::sql::DatabaseSettings;
+use serde::{Deserialize, Serialize};
+
+pub use rules::{
+    ChangePasswordSettings, GreylistingSettings, NotificationSettings, SenderLoginSettings,
+    SenderscoreSettings, SessionLogSettings, SpfSettings, ThrottleSettings, WblistSettings, WhitelistAccount,
+    WhitelistOutboundSettings, WhitelistSender,
+};
+
+use crate::plugin::Plugin;
+
+/// What is answered when something that a decision needs is not available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// The rule has no opinion and the next one is asked: mail passes.
+    Pass,
+    /// The client is asked to come again.
+    Defer,
+}
+
+/// What is done about a sender, recipient or login that iRedAPD takes for no address (an apostrophe is enough).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InvalidAddress {
+    /// No rule is asked and mail passes, as with iRedAPD up to 6.1.
+    Pass,
+    /// Mail is refused, as with iRedAPD 6.2.
+    Reject,
+    /// The rules are asked all the same.
+    Check,
+}
+
+outrider_core::settings! {
+    /// What happens while a database does not answer, or when an answer takes too long.
+    pub struct OnFailureSettings {
+        /// The accounts database: "pass" or "defer" (451, the client comes again).
+        pub vmail: OnFailure = OnFailure::Pass,
+        /// The database of white- and blacklists.
+        pub amavisd: OnFailure = OnFailure::Pass,
+        /// The database of greylisting, throttling and the like.
+        pub iredapd: OnFailure = OnFailure::Pass,
+        /// A request that was not decided within limits.request_timeout.
+        pub deadline: OnFailure = OnFailure::Pass,
+    }
+}
+
+outrider_core::settings! {
+    /// What is kept in memory between requests. SIGHUP empties it.
+    pub struct CacheSettings {
+        /// How long a row read from a database may be used again; "0s" keeps nothing. At most 10s, so that a change
+        /// made in the administration panel works soon.
+        pub lifetime: Interval = Interval::seconds(5),
+        /// How many entries each cache holds.
+        pub entries: usize = 20_000,
+        /// How long old rows may be used while their database is away.
+        pub stale: Interval = Interval::seconds(3600),
+    }
+}
+
+outrider_core::settings! {
+    /// The policy service for Postfix.
+    pub struct Settings {
+        /// Where Postfix asks.
+        pub listen: Vec<ListenAddress> = vec![ListenAddress::Tcp(([127, 0, 0, 1], 7777).into())],
+        /// The rules to ask. The order does not matter: each has a priority.
+        pub plugins: Vec<String> = Plugin::IREDMAIL.iter().map(|plugin| plugin.name().to_owned()).collect(),
+        /// Priorities that replace the built-in ones, such as { amavisd_wblist = 99 }; larger is asked first.
+        pub plugin_priorities: BTreeMap<String, i64> = BTreeMap::new(),
+        /// Clients that are trusted: addresses, IPv4 addresses with "*", networks in CIDR notation.
+        /// 127.0.0.1 and ::1 always are.
+        pub mynetworks: Vec<String> = Vec::new(),
+        /// What separates an address extension from the user's name.
+        pub recipient_delimiters: Vec<String> = vec!["+".to_owned()],
+        /// Whether "*" may stand in place of any octets of an IPv4 address in lists and settings, not only of
+        /// the last or the third one.
+        pub all_wildcard_addresses: bool = false,
+        /// What happens to mail with an address that iRedAPD takes for invalid: "pass", "reject" or "check".
+        pub invalid_address: InvalidAddress = InvalidAddress::Pass,
+        /// The host's own name, which counts as a local domain; the system's if not set.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub hostname: Option<String> = None,
+        /// The domain under which senders are rewritten (SRS); its addresses are not looked up in SPF records.
+        pub srs_domain: String = String::new(),
+        /// Reactions to failures.
+        pub on_failure: OnFailureSettings = OnFailureSettings::default(),
+        /// Memory between requests.
+        pub cache: CacheSettings = CacheSettings::default(),
+        /// Look-ups of SPF records.
+        pub spf: SpfSettings = SpfSettings::default(),
+        /// The table smtp_sessions.
+        pub session_log: SessionLogSettings = SessionLogSettings::default(),
+        /// The rule of that name.
+        pub reject_sender_login_mismatch: SenderLoginSettings = SenderLoginSettings::default(),
+        /// The rule of that name.
+        pub greylisting: GreylistingSettings = GreylistingSettings::default(),
+        /// The rule of that name.
+        pub throttle: ThrottleSettings = ThrottleSettings::default(),
+        /// The rules amavisd_wblist and wblist_rdns.
+        pub wblist: WblistSettings = WblistSettings::default(),
+        /// The rule sql_force_change_password.
+        pub force_change_password: ChangePasswordSettings = ChangePasswordSettings::default(),
+        /// The rule of that name.
+        pub senderscore: SenderscoreSettings = SenderscoreSettings::default(),
+        /// The rule of that name.
+        pub whitelist_outbound_recipient: WhitelistOutboundSettings = WhitelistOutboundSettings::default(),
+        /// Mail to the administrator about exceeded limits.
+        pub notification: NotificationSettings = NotificationSettings::default(),
+        /// The databases.
+        pub database: DatabaseSettings = DatabaseSettings::default(),
+        /// Name servers.
+        pub dns: DnsSettings = DnsSettings::default(),
+        /// The log.
+        pub log: LogSettings = LogSettings::default(),
+        /// Metrics and health.
+        pub metrics: MetricsSettings = MetricsSettings::default(),
+        /// The process.
+        pub process: ProcessSettings = ProcessSettings::default(),
+        /// Bounds.
+        pub limits: LimitSettings = LimitSettings::default(),
+    }
+}
+
+/// The longest time for which a change in a database may go unnoticed.
+const LONGEST_LIFETIME: Interval = Interval::seconds(10);
+
+impl DaemonSettings for Settings {
+    fn listeners(&self) -> Vec<ListenerSpec> {
+        self.listen.iter().map(|address| ListenerSpec { role: "policy", address: address.clone() }).collect()
+    }
+
+    fn frame(&self) -> FrameSettings<'_> {
+        FrameSettings { log: &self.log, metrics: &self.metrics, process: &self.process, limits: &self.limits }
+    }
+
+    fn describe() -> SectionDoc {
+        Settings::document()
+    }
+
+    fn check(&self, findings: &mut Findings) {
+        check_plugins(self, findings);
+        for entry in NetworkList::new(&self.mynetworks).ignored() {
+            let reason =
+                format!("{entry:?} is no address and no network without host bits, it matches nobody");
+            findings.warning("mynetworks", reason, "write it as 192.0.2.0/24");
+        }
+        if self.recipient_delimiters.iter().any(|text| text.is_empty() || text.contains('@')) {
+            findings.error("recipient_delimiters", "a delimiter is empty or holds an @", "write [\"+\"]");
+        }
+        if self.cache.lifetime > LONGEST_LIFETIME {
+            let reason = "changes made in the administration panel would work too late";
+            findings.error("cache.lifetime", reason, "write \"10s\" or less");
+        }
+        if self.cache.entries == 0 {
+            findings.error("cache.entries", "must be at least 1", "write lifetime = \"0s\" to keep nothing");
+        }
+        self.database.check("database", findings);
+        self.dns.check("dns", findings);
+        rules::check(self, findings);
+    }
+}
+
+fn check_plugins(settings: &Settings, findings: &mut Findings) {
+    for name in &settings.plugins {
+        if Plugin::by_name(name).is_none() {
+            let reason = format!("there is no rule {name:?}; it is left out");
+            let known: Vec<&str> = Plugin::ALL.iter().map(|plugin| plugin.name()).collect();
+            findings.warning("plugins", reason, format!("known are {}", known.join(", ")));
+        }
+    }
+    for name in settings.plugin_priorities.keys() {
+        if !settings.plugins.contains(name) {
+            let reason = format!("{name:?} is not among the plugins, its priority has no effect");
+            findings.warning("plugin_priorities", reason, "");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_iredmail_set() {
+        let settings = Settings::default();
+        let mut findings = Findings::new();
+        settings.check(&mut findings);
+        assert!(findings.is_empty(), "{findings}");
+        assert_eq!(settings.plugins.len(), 8);
+        assert!(settings.plugins.contains(&"greylisting".to_owned()));
+        assert_eq!(settings.listeners()[0].role, "policy");
+    }
+
+    #[test]
+    fn the_packaged_example_is_good() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/examples/policyd.toml");
+        let loaded = outrider_core::settings::load::<Settings>(Some(file.as_ref()), "policyd").unwrap();
+        let mut findings = Findings::new();
+        loaded.settings.check(&mut findings);
+        assert!(findings.is_empty(), "{findings}");
+        assert!(loaded.settings.throttle.bypass_mynetworks);
+    }
+
+    #[test]
+    fn findings_name_the_key() {
+        type Change = fn(&mut Settings);
+        let cases: [(Change, &str, bool); 7] = [
+            (|s| s.plugins.push("no_such_plugin".into()), "plugins", false),
+            (|s| s.plugin_priorities.extend([("senderscore".into(), 5)]), "plugin_priorities", false),
+            (|s| s.mynetworks.push("192.0.2.1/24".into()), "mynetworks", false),
+            (|s| s.recipient_delimiters.push(String::new()), "recipient_delimiters", true),
+            (|s| s.cache.lifetime = Interval::seconds(60), "cache.lifetime", true),
+            (|s| s.cache.entries = 0, "cache.entries", true),
+            (|s| s.greylisting.message = "two\nlines".into(), "greylisting.message", true),
+        ];
+        for (change, key, fatal) in cases {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            let mut findings = Findings::new();
+            settings.check(&mut findings);
+            assert_eq!(findings.iter().map(|f| f.key.as_str()).collect::<Vec<_>>(), [key]);
+            assert_eq!(findings.is_fatal(), fatal, "{key}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! iRedAPD's names for our settings: the one table that imports, conformance runs and documentation use.
+//!
+//! iRedAPD's settings file assigns plain values to names. [`translate`] turns such assignments into the keys of our
+//! file; what has no counterpart is named, never dropped in silence.
+
+use serde_json::{Map, Value};
+
+/// What becomes of one of iRedAPD's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The value as it is under this key.
+    As(&'static str),
+    /// A number of seconds (fractions allowed) as a time.
+    Seconds(&'static str),
+    /// A number of minutes as a time.
+    Minutes(&'static str),
+    /// A number of days as a time.
+    Days(&'static str),
+    /// A text that is left out when empty.
+    NotEmpty(&'static str),
+    /// Lower-cased list.
+    LowerList(&'static str),
+    /// An account form: `user`, `domain`, anything else is `global`.
+    Account(&'static str),
+    /// Read with others together by the importer of whole installations: addresses of databases and the directory,
+    /// syslog, the listener.
+    Installation,
+    /// Without effect here, with the reason.
+    Dropped(&'static str),
+}
+
+use Meaning::{Account, As, Days, Dropped, Installation, LowerList, Minutes, NotEmpty, Seconds};
+
+/// Every name that iRedAPD 6.1 knows, and `hostname` for the system's host name.
+pub const NAMES: &[(&str, Meaning)] = &[
+    ("ALLOWED_FORGED_SENDERS", LowerList("reject_sender_login_mismatch.allowed_forged_senders")),
+    ("ALLOWED_LOGIN_MISMATCH_LIST_MEMBER", As("reject_sender_login_mismatch.allow_list_members")),
+    ("ALLOWED_LOGIN_MISMATCH_SENDERS", LowerList("reject_sender_login_mismatch.allowed_logins")),
+    ("ALLOWED_LOGIN_MISMATCH_STRICTLY", As("reject_sender_login_mismatch.allow_aliases")),
+    ("CHANGE_PASSWORD_DAYS", Days("force_change_password.after")),
+    ("CHANGE_PASSWORD_MESSAGE", As("force_change_password.message")),
+    ("CHANGE_PASSWORD_NEVER_EXPIRE_USERS", LowerList("force_change_password.never_expire")),
+    ("CHECK_FORGED_SENDER", As("reject_sender_login_mismatch.check_forged_sender")),
+    ("CHECK_SPF_IF_LOGIN_MISMATCH", As("reject_sender_login_mismatch.check_spf")),
+    ("CLEANUP_QUERY_SIZE_LIMIT", Dropped("rows are removed in batches of a fixed size")),
+    ("CMD_SENDMAIL", As("notification.sendmail")),
+    ("DNS_QUERY_TIMEOUT", Seconds("dns.timeout")),
+    ("ENABLE_ALL_WILDCARD_IP", As("all_wildcard_addresses")),
+    ("GREYLISTING_AUTH_TRIPLET_EXPIRE", Days("greylisting.passed_lifetime")),
+    ("GREYLISTING_BLOCK_EXPIRE", Minutes("greylisting.block")),
+    ("GREYLISTING_BYPASS_SPF", As("greylisting.bypass_spf")),
+    ("GREYLISTING_MESSAGE", As("greylisting.message")),
+    ("GREYLISTING_TRAINING_MODE", As("greylisting.training")),
+    ("GREYLISTING_UNAUTH_TRIPLET_EXPIRE", Days("greylisting.unpassed_lifetime")),
+    ("LOG_SMTP_SESSIONS", As("session_log.enabled")),
+    ("LOG_SMTP_SESSIONS_BYPASS_DUNNO", As("session_log.skip_dunno")),
+    ("LOG_SMTP_SESSIONS_BYPASS_GREYLISTING", As("session_log.skip_greylisting")),
+    ("LOG_SMTP_SESSIONS_BYPASS_WHITELIST", As("session_log.skip_whitelisted")),
+    ("LOG_SMTP_SESSIONS_EXPIRE_DAYS", Days("session_log.keep")),
+    ("MLMMJADMIN_API_AUTH_TOKEN_HEADER_NAME", As("reject_sender_login_mismatch.list_api_token_header")),
+    ("MYNETWORKS", As("mynetworks")),
+    ("NOTIFICATION_RECIPIENTS", As("notification.recipients")),
+    ("NOTIFICATION_SENDER_NAME", As("notification.sender_name")),
+    ("NOTIFICATION_SMTP_DEBUG_LEVEL", Dropped("the log level decides")),
+    ("NOTIFICATION_SMTP_PASSWORD", NotEmpty("notification.smtp_password")),
+    ("NOTIFICATION_SMTP_PORT", As("notification.smtp_port")),
+    ("NOTIFICATION_SMTP_SERVER", As("notification.smtp_server")),
+    ("NOTIFICATION_SMTP_STARTTLS", As("notification.smtp_starttls")),
+    ("NOTIFICATION_SMTP_USER", As("notification.smtp_user")),
+    ("PLUGIN_PRIORITIES", As("plugin_priorities")),
+    ("RECIPIENT_DELIMITERS", As("recipient_delimiters")),
+    ("SENDERSCORE_CACHE_DAYS", Days("senderscore.keep")),
+    ("SENDERSCORE_REJECT_SCORE", As("senderscore.reject_score")),
+    ("SPF_MAX_DNS_QUERIES", As("spf.max_queries")),
+    ("SQL_CONNECTION_MAX_OVERFLOW", Dropped("connections are opened as needed")),
+    ("SQL_CONNECTION_POOL_RECYCLE", Dropped("connections are renewed as needed")),
+    ("SQL_CONNECTION_POOL_SIZE", As("database.max_connections")),
+    ("SQL_DB_DRIVER", Dropped("the driver is built in")),
+    ("SYSLOG_FACILITY", Installation),
+    ("SYSLOG_PORT", Installation),
+    ("SYSLOG_SERVER", Installation),
+    ("THROTTLE_BYPASS_LOCAL_RECIPIENT", As("throttle.bypass_local_recipient")),
+    ("THROTTLE_BYPASS_MYNETWORKS", As("throttle.bypass_mynetworks")),
+    ("THROTTLE_BYPASS_SAME_DOMAIN", As("throttle.bypass_same_domain")),
+    ("TRACKING_EXPIRE_SECONDS", Dropped("iRedAPD never read it")),
+    ("WBLIST_BYPASS_OUTGOING_EMAIL", As("wblist.bypass_outgoing")),
+    ("WBLIST_DISCARD_INSTEAD_OF_REJECT", As("wblist.discard")),
+    ("WBLIST_ENABLE_ALL_WILDCARD_IP", Dropped("iRedAPD no longer reads it; see ENABLE_ALL_WILDCARD_IP")),
+    ("WL_RCPT_FOR_GREYLISTING", As("whitelist_outbound_recipient.for_greylisting")),
+    ("WL_RCPT_LOCAL_ACCOUNT", Account("whitelist_outbound_recipient.account")),
+    ("WL_RCPT_RCPT", As("whitelist_outbound_recipient.sender")),
+    ("WL_RCPT_WHITELIST_DOMAIN_FOR_GREYLISTING", As("whitelist_outbound_recipient.domain_for_everybody")),
+    ("WL_RCPT_WITHOUT_SPF", As("whitelist_outbound_recipient.without_spf")),
+    ("amavisd_db_name", Installation),
+    ("amavisd_db_password", Installation),
+    ("amavisd_db_port", Installation),
+    ("amavisd_db_server", Installation),
+    ("amavisd_db_use_ssl", Installation),
+    ("amavisd_db_user", Installation),
+    ("backend", Installation),
+    ("hostname", NotEmpty("hostname")),
+    ("iredapd_db_name", Installation),
+    ("iredapd_db_password", Installation),
+    ("iredapd_db_port", Installation),
+    ("iredapd_db_server", Installation),
+    ("iredapd_db_use_ssl", Installation),
+    ("iredapd_db_user", Installation),
+    ("ldap_basedn", Installation),
+    ("ldap_binddn", Installation),
+    ("ldap_bindpw", Installation),
+    ("ldap_enable_tls", Installation),
+    ("ldap_uri", Installation),
+    ("listen_address", Installation),
+    ("listen_port", Installation),
+    ("log_action_in_db", Dropped("iRedAPD no longer reads it; see LOG_SMTP_SESSIONS")),
+    ("log_level", Installation),
+    ("mlmmjadmin_api_auth_token", NotEmpty("reject_sender_login_mismatch.list_api_token")),
+    ("mlmmjadmin_api_endpoint", NotEmpty("reject_sender_login_mismatch.list_api")),
+    ("pid_file", Dropped("there is no PID file")),
+    ("plugins", As("plugins")),
+    ("run_as_user", Dropped("the unit file names the account")),
+    ("srs_domain", As("srs_domain")),
+    ("srs_forward_port", Dropped("belongs to srsd")),
+    ("srs_reverse_port", Dropped("belongs to srsd")),
+    ("srs_secrets", Dropped("belongs to srsd")),
+    ("vmail_db_name", Installation),
+    ("vmail_db_password", Installation),
+    ("vmail_db_port", Installation),
+    ("vmail_db_server", Installation),
+    ("vmail_db_use_ssl", Installation),
+    ("vmail_db_user", Installation),
+];
+
+/// iRedAPD's settings in our words.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Translation {
+    /// Our settings, nested by section; an object ready to be written as TOML or merged into a file.
+    pub settings: Map<String, Value>,
+    /// Names that iRedAPD itself does not know (its custom plugins have their own).
+    pub unknown: Vec<String>,
+    /// `NAME: remark` for everything that was not taken over.
+    pub remarks: Vec<String>,
+}
+
+/// Translates assignments of iRedAPD's settings file.
+pub fn translate(settings: &Map<String, Value>) -> Translation {
+    let mut translation = Translation::default();
+    for (name, value) in settings {
+        let Some((_, meaning)) = NAMES.iter().find(|(known, _)| known == name) else {
+            translation.unknown.push(name.clone());
+            continue;
+        };
+        match convert(*meaning, value) {
+            Ok(Some((key, value))) => insert(&mut translation.settings, key, value),
+            Ok(None) => {}
+            Err(remark) => translation.remarks.push(format!("{name}: {remark}")),
+        }
+    }
+    translation
+}
+
+fn convert(meaning: Meaning, value: &Value) -> Result<Option<(&'static str, Value)>, String> {
+    let odd = || format!("cannot be read: {value}");
+    Ok(match meaning {
+        As(key) => Some((key, plain(value))),
+        Seconds(key) => Some((key, interval(value, 1.0).ok_or_else(odd)?)),
+        Minutes(key) => Some((key, interval(value, 60.0).ok_or_else(odd)?)),
+        Days(key) => Some((key, interval(value, 86_400.0).ok_or_else(odd)?)),
+        NotEmpty(key) => value.as_str().filter(|text| !text.is_empty()).map(|text| (key, Value::from(text))),
+        LowerList(key) => {
+            let list = value.as_array().ok_or_else(odd)?;
+            let lower = |item: &Value| item.as_str().map(str::to_lowercase).map(Value::from);
+            Some((key, Value::Array(list.iter().map(lower).collect::<Option<_>>().ok_or_else(odd)?)))
+        }
+        Account(key) => {
+            let form = value.as_str().filter(|form| matches!(*form, "user" | "domain")).unwrap_or("global");
+            Some((key, Value::from(form)))
+        }
+        Installation => return Err("is part of the installation and not translated alone".to_owned()),
+        Dropped(reason) => return Err(reason.to_owned()),
+    })
+}
+
+/// Numbers may be given as text (`'587'`), which our typed keys would refuse.
+fn plain(value: &Value) -> Value {
+    match value.as_str().map(str::parse::<i64>) {
+        Some(Ok(number)) => Value::from(number),
+        _ => value.clone(),
+    }
+}
+
+fn interval(value: &Value, seconds: f64) -> Option<Value> {
+    let number = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
+    if !(0.0..=1e9).contains(&number) {
+        return None;
+    }
+    let millis = (number * seconds * 1000.0).round() as u64;
+    Some(Value::from(if millis.is_multiple_of(1000) {
+        format!("{}s", millis / 1000)
+    } else {
+        format!("{millis}ms")
+    }))
+}
+
+fn insert(settings: &mut Map<String, Value>, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            settings.insert(key.to_owned(), value);
+        }
+        Some((section, rest)) => {
+            let section = settings.entry(section).or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(section) = section {
+                insert(section, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::settings::{Settings, WhitelistAccount};
+
+    fn translated(settings: Value) -> (Settings, Translation) {
+        let translation = translate(settings.as_object().unwrap());
+        let ours = serde_json::from_value(Value::Object(translation.settings.clone())).unwrap();
+        (ours, translation)
+    }
+
+    #[test]
+    fn values_arrive_where_they_belong() {
+        let (ours, translation) = translated(json!({
+            "GREYLISTING_BLOCK_EXPIRE": 1, "GREYLISTING_UNAUTH_TRIPLET_EXPIRE": "2", "DNS_QUERY_TIMEOUT": 1.5,
+            "ALLOWED_FORGED_SENDERS": ["Bob@Example.com"], "PLUGIN_PRIORITIES": {"amavisd_wblist": 99},
+            "WL_RCPT_LOCAL_ACCOUNT": "anything", "NOTIFICATION_SMTP_PORT": "25", "NOTIFICATION_SMTP_PASSWORD": "",
+            "MYNETWORKS": ["10.0.0.0/8"], "plugins": ["greylisting"], "hostname": "mx.example.com",
+        }));
+        assert_eq!(ours.greylisting.block.duration().as_secs(), 60);
+        assert_eq!(ours.greylisting.unpassed_lifetime.duration().as_secs(), 172_800);
+        assert_eq!(ours.dns.timeout.duration().as_millis(), 1500);
+        assert_eq!(ours.reject_sender_login_mismatch.allowed_forged_senders, ["bob@example.com"]);
+        assert_eq!(ours.plugin_priorities["amavisd_wblist"], 99);
+        assert_eq!(ours.whitelist_outbound_recipient.account, WhitelistAccount::Global);
+        assert_eq!(ours.notification.smtp_port, 25);
+        assert!(ours.notification.smtp_password.is_none());
+        assert_eq!(ours.hostname.as_deref(), Some("mx.example.com"));
+        assert_eq!((translation.unknown.len(), translation.remarks.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_not_taken_over_is_named() {
+        let settings = json!({"SPAM_TRAP_ACCOUNTS": [], "srs_secrets": ["x"], "DNS_QUERY_TIMEOUT": "soon"});
+        let translation = translate(settings.as_object().unwrap());
+        assert_eq!(translation.unknown, ["SPAM_TRAP_ACCOUNTS"]);
+        assert_eq!(translation.remarks.len(), 2);
+        assert!(translation.settings.is_empty());
+    }
+
+    #[test]
+    fn every_target_is_a_key_of_ours() {
+        let keys: Vec<String> =
+            outrider_core::settings::keys::<Settings>().iter().map(|key| key.dotted()).collect();
+        for (name, meaning) in NAMES {
+            if let As(key) | Seconds(key) | Minutes(key) | Days(key) | NotEmpty(key) | LowerList(key)
+            | Account(key) = meaning
+            {
+                assert!(keys.iter().any(|known| known == key), "{name} -> {key}");
+            }
+        }
+        assert!(NAMES.windows(2).all(|pair| pair[0].0 < pair[1].0), "sorted, without doubles");
+    }
+}

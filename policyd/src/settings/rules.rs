@@ -1,0 +1,231 @@
+//! The sections of the single rules, and what belongs to them.
+
+use std::path::PathBuf;
+
+use outrider_core::settings::{Findings, Interval, Secret};
+use serde::{Deserialize, Serialize};
+
+use super::Settings;
+
+const DAY: u64 = 86_400;
+
+outrider_core::settings! {
+    /// How SPF records are looked up. Only the addresses they list count; this is not an SPF evaluation.
+    pub struct SpfSettings {
+        /// DNS questions for one sender domain.
+        pub max_queries: u32 = 20,
+        /// How long a request waits for them. The look-up goes on in the background, for the client's next try.
+        pub timeout: Interval = Interval::seconds(3),
+        /// How long the result is used again; "0s" keeps nothing.
+        pub lifetime: Interval = Interval::seconds(300),
+        /// How many results are kept.
+        pub entries: usize = 10_000,
+    }
+}
+
+outrider_core::settings! {
+    /// The table smtp_sessions: one row for each refusal at RCPT and for each message.
+    pub struct SessionLogSettings {
+        /// Whether rows are written.
+        pub enabled: bool = true,
+        /// How long rows are kept.
+        pub keep: Interval = Interval::seconds(7 * DAY),
+        /// Leave out messages that passed without any rule's opinion.
+        pub skip_dunno: bool = false,
+        /// Leave out greylisted requests.
+        pub skip_greylisting: bool = false,
+        /// Leave out whitelisted requests.
+        pub skip_whitelisted: bool = false,
+        /// Rows that may wait for the database; more are dropped and counted.
+        pub queue: usize = 10_000,
+    }
+}
+
+outrider_core::settings! {
+    /// Who may send with which sender address.
+    pub struct SenderLoginSettings {
+        /// Refuse senders of local domains without a login.
+        pub check_forged_sender: bool = true,
+        /// Local senders that need no login: addresses, domains, or "user@*".
+        pub allowed_forged_senders: Vec<String> = Vec::new(),
+        /// Accept a local sender without login from a client that the domain's SPF record lists.
+        pub check_spf: bool = true,
+        /// Logins that may use other senders: an address or a domain may use any sender, "@domain" and "@." (all)
+        /// may use senders of their own domain.
+        pub allowed_logins: Vec<String> = Vec::new(),
+        /// Allow alias addresses of the user and of alias domains.
+        pub allow_aliases: bool = true,
+        /// Allow members of a mail alias or mailing list to send as the list.
+        pub allow_list_members: bool = false,
+        /// The list service that knows the members of mailing lists, such as "http://127.0.0.1:7790/api".
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub list_api: Option<String> = None,
+        /// The token for it; without one it is not asked.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub list_api_token: Option<Secret> = None,
+        /// The HTTP header that carries the token.
+        pub list_api_token_header: String = "X-MLMMJADMIN-API-AUTH-TOKEN".to_owned(),
+    }
+}
+
+outrider_core::settings! {
+    /// Unknown senders are asked to come again.
+    pub struct GreylistingSettings {
+        /// The text behind "451 4.7.1".
+        pub message: String = "Intentional policy rejection, please try again later".to_owned(),
+        /// Record everything, refuse nothing.
+        pub training: bool = false,
+        /// How long a new sender is refused.
+        pub block: Interval = Interval::seconds(15 * 60),
+        /// How long a client that passed is remembered.
+        pub passed_lifetime: Interval = Interval::seconds(30 * DAY),
+        /// How long a client that has not come again is remembered.
+        pub unpassed_lifetime: Interval = Interval::seconds(DAY),
+        /// Let clients pass that the sender domain's SPF record lists.
+        pub bypass_spf: bool = true,
+    }
+}
+
+outrider_core::settings! {
+    /// Limits of the table throttle.
+    pub struct ThrottleSettings {
+        /// No limits for trusted clients.
+        pub bypass_mynetworks: bool = false,
+        /// No inbound limits for authenticated senders.
+        pub bypass_local_recipient: bool = true,
+        /// No limits between addresses of one domain.
+        pub bypass_same_domain: bool = true,
+    }
+}
+
+outrider_core::settings! {
+    /// White- and blacklists.
+    pub struct WblistSettings {
+        /// Do not look at the outbound lists.
+        pub bypass_outgoing: bool = false,
+        /// Accept mail of blacklisted senders and throw it away, instead of refusing it.
+        pub discard: bool = false,
+    }
+}
+
+outrider_core::settings! {
+    /// Users whose password is too old may not send.
+    pub struct ChangePasswordSettings {
+        /// The age from which a password is too old.
+        pub after: Interval = Interval::seconds(90 * DAY),
+        /// The text behind "REJECT".
+        pub message: String =
+            "Password expired or never changed, please change your password in webmail before sending email".to_owned(),
+        /// Addresses and domains that are exempt.
+        pub never_expire: Vec<String> = Vec::new(),
+    }
+}
+
+outrider_core::settings! {
+    /// The reputation of client addresses at senderscore.org.
+    pub struct SenderscoreSettings {
+        /// Clients with this score or less are refused; scores are 0 to 100.
+        pub reject_score: i64 = 30,
+        /// How long a score is kept in the database.
+        pub keep: Interval = Interval::seconds(2 * DAY),
+    }
+}
+
+/// For whom an outbound recipient is whitelisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhitelistAccount {
+    /// For the user who wrote to it.
+    User,
+    /// For the user's whole domain.
+    Domain,
+    /// For everybody.
+    Global,
+}
+
+/// What of an outbound recipient is whitelisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhitelistSender {
+    /// The address.
+    User,
+    /// Its domain.
+    Domain,
+}
+
+outrider_core::settings! {
+    /// Whom our users write to may answer without being greylisted.
+    pub struct WhitelistOutboundSettings {
+        /// Whitelist the recipient for the user, or with `domain_for_everybody` its domain for all.
+        pub for_greylisting: bool = true,
+        /// With `for_greylisting`: enter the domain into greylisting_whitelist_domains.
+        pub domain_for_everybody: bool = false,
+        /// Also enter a plain whitelist row, as `account` and `sender` say.
+        pub without_spf: bool = false,
+        /// For whom the plain row counts: "user", "domain" or "global".
+        pub account: WhitelistAccount = WhitelistAccount::User,
+        /// What the plain row whitelists: "user" (the recipient's address) or "domain".
+        pub sender: WhitelistSender = WhitelistSender::User,
+    }
+}
+
+outrider_core::settings! {
+    /// Mail to the administrator when a limit is exceeded.
+    pub struct NotificationSettings {
+        /// Who gets it; nobody if empty.
+        pub recipients: Vec<String> = vec!["root".to_owned()],
+        /// The program that sends it when no SMTP password is set.
+        pub sendmail: PathBuf = PathBuf::from("/usr/sbin/sendmail"),
+        /// The submission server used when `smtp_password` is set.
+        pub smtp_server: String = "localhost".to_owned(),
+        /// Its port.
+        pub smtp_port: u16 = 587,
+        /// Whether STARTTLS is used.
+        pub smtp_starttls: bool = true,
+        /// The login, and the sender of the mail.
+        pub smtp_user: String = "no-reply@localhost.localdomain".to_owned(),
+        /// The password; without one `sendmail` is used.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub smtp_password: Option<Secret> = None,
+        /// The sender's name.
+        pub sender_name: String = "No Reply".to_owned(),
+    }
+}
+
+pub(super) fn check(settings: &Settings, findings: &mut Findings) {
+    for (key, text) in [
+        ("greylisting.message", &settings.greylisting.message),
+        ("force_change_password.message", &settings.force_change_password.message),
+    ] {
+        if text.is_empty() || text.len() > 400 || text.chars().any(char::is_control) {
+            findings.error(key, "must be one line of 1 to 400 characters", "it is shown to the sender");
+        }
+    }
+    if settings.greylisting.block >= settings.greylisting.unpassed_lifetime {
+        let reason = "a new sender would be forgotten before it may come again";
+        findings.error("greylisting.block", reason, "make it shorter than greylisting.unpassed_lifetime");
+    }
+    if !(0..=100).contains(&settings.senderscore.reject_score) {
+        findings.error("senderscore.reject_score", "must be between 0 and 100", "the default is 30");
+    }
+    if settings.spf.entries == 0 || settings.session_log.queue == 0 {
+        let key = if settings.spf.entries == 0 { "spf.entries" } else { "session_log.queue" };
+        findings.error(key, "must be at least 1", "");
+    }
+    let login = &settings.reject_sender_login_mismatch;
+    if let Some(endpoint) = login.list_api.as_deref()
+        && !endpoint.is_empty()
+        && !endpoint.starts_with("http://")
+    {
+        let reason = format!("{endpoint:?} is no http:// address");
+        findings.error(
+            "reject_sender_login_mismatch.list_api",
+            reason,
+            "write \"http://127.0.0.1:7790/api\"",
+        );
+    }
+    if login.list_api_token.is_some() && login.list_api.is_none() {
+        let reason = "there is a token but no address to send it to";
+        findings.warning("reject_sender_login_mismatch.list_api", reason, "add list_api");
+    }
+}

@@ -1,0 +1,325 @@
+//! Addresses that a domain's SPF record lists.
+//!
+//! This is the compatible look-up of the policy service and no evaluation after RFC 7208: `ip4`, `ip6`, `a`, `mx`,
+//! `include` and `redirect` with qualifier `+` or none give addresses, everything else (other qualifiers, `all`,
+//! `exists`, `ptr`, macros, `a/24`) gives nothing, and a failing name server counts as "no record".
+//!
+//! Bounds: `spf.max_queries` questions a domain, each with its own deadline, every domain visited once, at most
+//! [`MAX_NETWORKS`] networks. A request waits at most `spf.timeout`; the look-up itself runs on in the background, so
+//! that the client's next try finds the result, and requests about the same domain share it. A domain whose name
+//! server hangs delays nobody but those who ask about it.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use ipnet::IpNet;
+use lru::LruCache;
+use outrider_core::dns::Resolver;
+use outrider_core::network;
+use std::num::NonZeroUsize;
+use tokio::time::{Instant, timeout};
+
+use crate::settings::SpfSettings;
+
+/// Networks and addresses kept of one domain; more than any mail provider publishes.
+const MAX_NETWORKS: usize = 4096;
+/// A result that is shared by those who wait at the same time, even where nothing is to be kept.
+const SHARED_FOR: Duration = Duration::from_millis(1);
+
+type Networks = Arc<[IpNet]>;
+type Pending = Shared<BoxFuture<'static, Networks>>;
+
+/// Look-ups with their results of the last minutes.
+pub struct SpfLookup {
+    resolver: Arc<dyn Resolver>,
+    max_queries: u32,
+    wait: Duration,
+    lifetime: Duration,
+    results: Mutex<LruCache<String, (Instant, Pending)>>,
+}
+
+impl SpfLookup {
+    /// A look-up with an empty memory.
+    pub fn new(resolver: Arc<dyn Resolver>, settings: &SpfSettings) -> SpfLookup {
+        SpfLookup {
+            resolver,
+            max_queries: settings.max_queries,
+            wait: settings.timeout.duration(),
+            lifetime: settings.lifetime.duration().max(SHARED_FOR),
+            results: Mutex::new(LruCache::new(
+                NonZeroUsize::new(settings.entries).unwrap_or(NonZeroUsize::MIN),
+            )),
+        }
+    }
+
+    /// Whether the domain's record lists the client. False if that cannot be found out in time.
+    pub async fn lists(&self, domain: &str, client: IpAddr) -> bool {
+        if domain.is_empty() {
+            return false;
+        }
+        match timeout(self.wait, self.networks(domain)).await {
+            Ok(networks) => networks.iter().any(|network| network.contains(&client)),
+            Err(_) => {
+                tracing::debug!(domain, "SPF look-up goes on in the background");
+                false
+            }
+        }
+    }
+
+    fn networks(&self, domain: &str) -> Pending {
+        let mut results = self.lock();
+        if let Some((since, pending)) = results.get(domain)
+            // One that still runs is shared however long it takes.
+            && (since.elapsed() < self.lifetime || pending.peek().is_none())
+        {
+            return pending.clone();
+        }
+        let search = Search {
+            resolver: self.resolver.clone(),
+            queries_left: self.max_queries,
+            visited: HashSet::new(),
+            found: Vec::new(),
+        };
+        let task = tokio::spawn(search.run(domain.to_owned()));
+        let pending = task.map(|result| result.unwrap_or_else(|_| Arc::from([]))).boxed().shared();
+        results.put(domain.to_owned(), (Instant::now(), pending.clone()));
+        pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<String, (Instant, Pending)>> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Search {
+    resolver: Arc<dyn Resolver>,
+    queries_left: u32,
+    visited: HashSet<String>,
+    found: Vec<IpNet>,
+}
+
+/// One mechanism that gives addresses.
+#[derive(Debug, PartialEq, Eq)]
+enum Term<'a> {
+    Network(IpNet),
+    Addresses(&'a str),
+    Exchangers(&'a str),
+    Record(&'a str),
+}
+
+impl Search {
+    async fn run(mut self, domain: String) -> Networks {
+        let mut domains = vec![domain];
+        while let Some(domain) = domains.pop() {
+            if !self.visited.insert(domain.clone()) {
+                continue;
+            }
+            let Some(record) = self.record(&domain).await else { continue };
+            // Includes are followed after the record itself: what is cheap to find comes first.
+            let mut included = Vec::new();
+            for term in record.split_whitespace().filter_map(|word| parse_term(word, &domain)) {
+                match term {
+                    Term::Network(network) => self.add(network),
+                    Term::Addresses(host) => self.add_addresses(host).await,
+                    Term::Exchangers(host) => self.add_exchangers(host).await,
+                    Term::Record(next) => included.push(next.to_owned()),
+                }
+            }
+            domains.extend(included.into_iter().rev());
+        }
+        self.found.into()
+    }
+
+    fn add(&mut self, network: IpNet) {
+        if self.found.len() < MAX_NETWORKS {
+            self.found.push(network);
+        }
+    }
+
+    fn may_ask(&mut self) -> bool {
+        let may = self.queries_left > 0;
+        self.queries_left = self.queries_left.saturating_sub(1);
+        may
+    }
+
+    /// The first record that is an SPF record.
+    async fn record(&mut self, domain: &str) -> Option<String> {
+        if !self.may_ask() {
+            return None;
+        }
+        let records = self.resolver.txt(domain).await.ok()?;
+        let text = records.iter().map(|record| String::from_utf8_lossy(record));
+        text.map(|text| text.to_lowercase()).find(|text| text.starts_with("v=spf1"))
+    }
+
+    async fn add_addresses(&mut self, host: &str) {
+        if self.may_ask()
+            && let Ok(addresses) = self.resolver.a(host).await
+        {
+            addresses.into_iter().for_each(|address| self.add(IpNet::from(IpAddr::V4(address))));
+        }
+    }
+
+    async fn add_exchangers(&mut self, domain: &str) {
+        if self.may_ask()
+            && let Ok(exchangers) = self.resolver.mx(domain).await
+        {
+            for exchanger in exchangers.into_iter().filter(|exchanger| !exchanger.host.is_empty()) {
+                self.add_addresses(&exchanger.host).await;
+            }
+        }
+    }
+}
+
+fn parse_term<'a>(word: &'a str, domain: &'a str) -> Option<Term<'a>> {
+    if let Some(next) = word.strip_prefix("redirect=") {
+        return plain_name(next).map(Term::Record);
+    }
+    let word = word.strip_prefix('+').unwrap_or(word);
+    let (mechanism, value) = word.split_once(':').map_or((word, None), |(name, value)| (name, Some(value)));
+    let strict = |value: &str| network::parse_strict(value);
+    match (mechanism, value) {
+        ("ip4", Some(value)) => {
+            strict(value).filter(|network| matches!(network, IpNet::V4(_))).map(Term::Network)
+        }
+        ("ip6", Some(value)) => {
+            strict(value).filter(|network| matches!(network, IpNet::V6(_))).map(Term::Network)
+        }
+        ("a", None) => Some(Term::Addresses(domain)),
+        ("a", Some(host)) => plain_name(host).map(Term::Addresses),
+        ("mx", None) => Some(Term::Exchangers(domain)),
+        ("mx", Some(host)) => plain_name(host).map(Term::Exchangers),
+        ("include", Some(next)) => plain_name(next).map(Term::Record),
+        _ => None,
+    }
+}
+
+/// A name without macros and prefix lengths.
+fn plain_name(text: &str) -> Option<&str> {
+    (!text.is_empty() && !text.contains(['%', '/'])).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use outrider_core::dns::{DnsError, MemoryResolver};
+    use outrider_core::settings::Interval;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn lookup(resolver: MemoryResolver) -> (SpfLookup, Arc<MemoryResolver>) {
+        let resolver = Arc::new(resolver);
+        (SpfLookup::new(resolver.clone(), &SpfSettings::default()), resolver)
+    }
+
+    #[tokio::test]
+    async fn addresses_a_record_lists() {
+        let v4 = |d| Ipv4Addr::new(198, 51, 100, d);
+        let world = || {
+            MemoryResolver::new()
+                .with_a("mail.example.org", v4(1))
+                .with_a("example.org", v4(2))
+                .with_mx("example.org", 10, "mail.example.org")
+                .with_txt("inner.example", "v=spf1 ip4:192.0.2.0/24 include:example.org -all")
+        };
+        let table = [
+            ("v=spf1 ip4:203.0.113.10 -all", "203.0.113.10", true),
+            ("v=spf1 +ip4:203.0.113.8/29 -all", "203.0.113.10", true),
+            ("v=spf1 ip4:203.0.113.9/29 -all", "203.0.113.10", false),
+            ("v=spf1 -ip4:203.0.113.10 ~ip4:203.0.113.10 ?ip4:203.0.113.10", "203.0.113.10", false),
+            ("V=SPF1 IP6:2001:DB8::/32", "2001:db8:77::1", true),
+            ("v=spf1 ip4:2001:db8::/32", "2001:db8:77::1", false),
+            ("v=spf1 a -all", "198.51.100.2", true),
+            ("v=spf1 +a:mail.example.org -all", "198.51.100.1", true),
+            ("v=spf1 a:mail.example.org/24 a/24", "198.51.100.1", false),
+            ("v=spf1 mx -all", "198.51.100.1", true),
+            ("v=spf1 include:inner.example -all", "192.0.2.77", true),
+            ("v=spf1 redirect=inner.example", "192.0.2.77", true),
+            ("v=spf1 +all", "203.0.113.10", false),
+            ("v=spf1 exists:%{i}.example.org include:%{d}.example ptr", "203.0.113.10", false),
+            ("spf1 ip4:203.0.113.10", "203.0.113.10", false),
+        ];
+        for (record, client, expected) in table {
+            let (spf, _) = lookup(world().with_txt("example.org", record));
+            assert_eq!(spf.lists("example.org", ip(client)).await, expected, "{record}");
+        }
+        let (spf, asked) = lookup(MemoryResolver::new());
+        assert!(!spf.lists("", ip("192.0.2.1")).await);
+        assert!(asked.asked().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_first_record_counts_and_is_kept() {
+        let (spf, asked) = lookup(
+            MemoryResolver::new()
+                .with_txt("example.org", "something else")
+                .with_txt("example.org", "v=spf1 ip4:192.0.2.1")
+                .with_txt("example.org", "v=spf1 ip4:192.0.2.2"),
+        );
+        assert!(spf.lists("example.org", ip("192.0.2.1")).await);
+        assert!(!spf.lists("example.org", ip("192.0.2.2")).await);
+        assert_eq!(asked.asked(), ["TXT example.org"]);
+    }
+
+    /// T32: loops and fans of includes end at the number of queries.
+    #[tokio::test]
+    async fn threat_t32_queries_are_bounded() {
+        let looping = MemoryResolver::new()
+            .with_txt("a.example", "v=spf1 include:b.example")
+            .with_txt("b.example", "v=spf1 include:a.example redirect=b.example");
+        let (spf, asked) = lookup(looping);
+        assert!(!spf.lists("a.example", ip("192.0.2.1")).await);
+        assert_eq!(asked.asked().len(), 2);
+
+        let hosts: String = (0..500).map(|n| format!(" a:h{n}.example include:i{n}.example")).collect();
+        let (spf, asked) = lookup(MemoryResolver::new().with_txt("wide.example", &format!("v=spf1{hosts}")));
+        assert!(!spf.lists("wide.example", ip("192.0.2.1")).await);
+        assert_eq!(asked.asked().len(), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_delays_only_its_own_domain() {
+        let world = MemoryResolver::new()
+            .with_silence("slow.example")
+            .with_failure("broken.example", DnsError::ServerFailure)
+            .with_txt("quick.example", "v=spf1 ip4:192.0.2.1");
+        let (spf, asked) = lookup(world);
+        let spf = Arc::new(spf);
+        let start = Instant::now();
+        let waiting: Vec<_> = (0..50)
+            .map(|_| {
+                let spf = spf.clone();
+                tokio::spawn(async move { spf.lists("slow.example", ip("192.0.2.1")).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(spf.lists("quick.example", ip("192.0.2.1")).await);
+        assert!(!spf.lists("broken.example", ip("192.0.2.1")).await);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        for task in waiting {
+            assert!(!task.await.unwrap());
+        }
+        assert_eq!(start.elapsed(), Duration::from_secs(3));
+        assert_eq!(asked.asked().iter().filter(|question| question.contains("slow")).count(), 1, "shared");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_kept_when_told_so() {
+        let resolver = Arc::new(MemoryResolver::new().with_txt("example.org", "v=spf1 ip4:192.0.2.1"));
+        let settings = SpfSettings { lifetime: Interval::seconds(0), ..SpfSettings::default() };
+        let spf = SpfLookup::new(resolver.clone(), &settings);
+        assert!(spf.lists("example.org", ip("192.0.2.1")).await);
+        tokio::time::advance(Duration::from_millis(2)).await;
+        assert!(spf.lists("example.org", ip("192.0.2.1")).await);
+        assert_eq!(resolver.asked().len(), 2);
+    }
+}

@@ -1,0 +1,129 @@
+//! The tables of the policy service: each table's statements in one place, in the spelling of each server.
+//!
+//! Stores know SQL and caching; they decide nothing. Text that goes into a column is cut to the column's width first,
+//! because strict servers refuse longer text and the row would be lost.
+
+pub mod greylisting;
+pub mod rdns;
+pub mod senderscore;
+pub mod sessions;
+pub mod throttle;
+pub mod wblist;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use outrider_core::sql::{Db, DbError};
+
+use crate::cache::Cache;
+use crate::settings::CacheSettings;
+
+/// All stores, over the databases `iredapd` and `amavisd`.
+pub struct Stores {
+    /// Greylisting settings, whitelists and triplets.
+    pub greylisting: greylisting::GreylistingStore,
+    /// Limits and their counters.
+    pub throttle: throttle::ThrottleStore,
+    /// White- and blacklists of addresses.
+    pub wblist: wblist::WblistStore,
+    /// White- and blacklists of reverse names.
+    pub rdns: rdns::RdnsStore,
+    /// Reputation scores.
+    pub senderscore: senderscore::SenderscoreStore,
+    /// The session log.
+    pub sessions: sessions::SessionStore,
+}
+
+impl Stores {
+    /// Stores with empty caches; asks no database yet.
+    pub fn new(iredapd: &Db, amavisd: &Db, cache: &CacheSettings) -> Stores {
+        Stores {
+            greylisting: greylisting::GreylistingStore::new(iredapd.clone(), cache),
+            throttle: throttle::ThrottleStore::new(iredapd.clone(), cache),
+            wblist: wblist::WblistStore::new(amavisd.clone()),
+            rdns: rdns::RdnsStore::new(iredapd.clone(), cache),
+            senderscore: senderscore::SenderscoreStore::new(iredapd.clone()),
+            sessions: sessions::SessionStore::new(iredapd.clone()),
+        }
+    }
+}
+
+/// A cache with one entry for each account key, filled for several keys by one query.
+pub(crate) struct AccountCache<V>(Cache<String, Arc<V>>);
+
+impl<V: Default> AccountCache<V> {
+    pub(crate) fn new(settings: &CacheSettings) -> AccountCache<V> {
+        let (lifetime, stale) = (settings.lifetime.duration(), settings.stale.duration());
+        AccountCache(Cache::new(settings.entries, lifetime, stale))
+    }
+
+    /// The values of all keys. `fetch` is asked for those not known and gives what the table holds; keys without
+    /// rows have the default. While the database is away old values serve, if there is one for every key.
+    pub(crate) async fn get_all<F>(
+        &self,
+        keys: &[String],
+        fetch: impl FnOnce(Vec<String>) -> F,
+    ) -> Result<Vec<Arc<V>>, DbError>
+    where
+        F: Future<Output = Result<HashMap<String, V>, DbError>>,
+    {
+        let mut known: Vec<Option<Arc<V>>> = keys.iter().map(|key| self.0.fresh(key)).collect();
+        let unknown = |known: &[Option<Arc<V>>]| -> Vec<usize> {
+            known.iter().enumerate().filter(|(_, value)| value.is_none()).map(|(at, _)| at).collect()
+        };
+        let missing = unknown(&known);
+        if !missing.is_empty() {
+            match fetch(missing.iter().map(|&at| keys[at].clone()).collect()).await {
+                Ok(mut rows) => {
+                    for at in missing {
+                        let value = Arc::new(rows.remove(&keys[at]).unwrap_or_default());
+                        self.0.put(keys[at].clone(), value.clone());
+                        known[at] = Some(value);
+                    }
+                }
+                Err(error) if error.is_temporary() => {
+                    for at in missing {
+                        known[at] = Some(self.0.stale(&keys[at]).ok_or_else(|| error.clone())?);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(known.into_iter().flatten().collect())
+    }
+}
+
+/// Text cut to at most `characters`, as column widths count.
+pub(crate) fn fit(text: &str, characters: usize) -> &str {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(fit("müller", 2), "mü");
+        assert_eq!(fit("müller", 6), "müller");
+        assert_eq!(fit("", 0), "");
+    }
+
+    #[tokio::test]
+    async fn one_query_for_the_keys_that_are_not_known() {
+        let cache: AccountCache<Vec<i64>> = AccountCache::new(&CacheSettings::default());
+        let keys = |list: &[&str]| list.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+        let rows = |_| async { Ok(HashMap::from([("a".to_owned(), vec![1])])) };
+        let values = cache.get_all(&keys(&["a", "b"]), rows).await.unwrap();
+        assert_eq!(values.iter().map(|value| value.len()).collect::<Vec<_>>(), [1, 0]);
+        let only_new = |missing: Vec<String>| async move {
+            assert_eq!(missing, ["c"]);
+            Ok(HashMap::new())
+        };
+        assert_eq!(cache.get_all(&keys(&["a", "c"]), only_new).await.unwrap()[0][0], 1);
+    }
+}

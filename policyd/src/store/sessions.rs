@@ -1,0 +1,131 @@
+//! Table `smtp_sessions`: what was answered to whom.
+
+use outrider_core::sql::{Db, DbError, Stmt, Value};
+
+use super::fit;
+
+const INSERT: Stmt = Stmt::same(
+    "INSERT INTO smtp_sessions (time, time_num, action, reason, instance, client_address, client_name, \
+     reverse_client_name, helo_name, sender, sender_domain, sasl_username, sasl_domain, recipient, \
+     recipient_domain, encryption_protocol, encryption_cipher, server_address, server_port) \
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+);
+
+/// One row. Text of any length; it is cut to the columns' widths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Unix seconds.
+    pub time: i64,
+    /// First word of the answer.
+    pub action: String,
+    /// The rest of it; empty for `DUNNO`.
+    pub reason: String,
+    /// Postfix's id of the transaction.
+    pub instance: String,
+    /// The client's address.
+    pub client_address: String,
+    /// The client's verified name.
+    pub client_name: String,
+    /// The client's unverified name.
+    pub reverse_client_name: String,
+    /// What the client called itself.
+    pub helo_name: String,
+    /// Sender without extension.
+    pub sender: String,
+    /// The domain of it.
+    pub sender_domain: String,
+    /// The login.
+    pub sasl_username: String,
+    /// The domain of it.
+    pub sasl_domain: String,
+    /// Recipient without extension.
+    pub recipient: String,
+    /// The domain of it.
+    pub recipient_domain: String,
+    /// TLS version.
+    pub encryption_protocol: String,
+    /// TLS cipher.
+    pub encryption_cipher: String,
+    /// Postfix's address.
+    pub server_address: String,
+    /// Postfix's port.
+    pub server_port: String,
+}
+
+/// The table.
+pub struct SessionStore {
+    db: Db,
+}
+
+impl SessionStore {
+    /// The table in this database.
+    pub fn new(db: Db) -> SessionStore {
+        SessionStore { db }
+    }
+
+    /// Writes rows, all or none.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn insert(&self, rows: &[SessionRow]) -> Result<(), DbError> {
+        if let [row] = rows {
+            return self.db.execute(&INSERT, &values(row)).await.map(drop);
+        }
+        let mut transaction = self.db.begin().await?;
+        for row in rows {
+            transaction.execute(&INSERT, &values(row)).await?;
+        }
+        transaction.commit().await
+    }
+}
+
+fn values(row: &SessionRow) -> [Value; 19] {
+    [
+        Value::time(utc_text(row.time)),
+        row.time.into(),
+        fit(&row.action, 20).into(),
+        // 150 on MySQL, 255 on PostgreSQL.
+        fit(&row.reason, 150).into(),
+        fit(&row.instance, 40).into(),
+        fit(&row.client_address, 40).into(),
+        fit(&row.client_name, 255).into(),
+        fit(&row.reverse_client_name, 255).into(),
+        fit(&row.helo_name, 255).into(),
+        fit(&row.sender, 255).into(),
+        fit(&row.sender_domain, 255).into(),
+        fit(&row.sasl_username, 255).into(),
+        fit(&row.sasl_domain, 255).into(),
+        fit(&row.recipient, 255).into(),
+        fit(&row.recipient_domain, 255).into(),
+        fit(&row.encryption_protocol, 20).into(),
+        fit(&row.encryption_cipher, 50).into(),
+        fit(&row.server_address, 40).into(),
+        fit(&row.server_port, 10).into(),
+    ]
+}
+
+/// `YYYY-MM-DD HH:MM:SS` in UTC, as the column has always held it.
+fn utc_text(unix: i64) -> String {
+    let time = jiff::Timestamp::from_second(unix).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_utc() {
+        assert_eq!(utc_text(1_742_040_000), "2025-03-15 12:00:00");
+        assert_eq!(utc_text(i64::MAX), "1970-01-01 00:00:00");
+    }
+
+    #[test]
+    fn long_text_is_cut() {
+        let row =
+            SessionRow { reason: "r".repeat(400), helo_name: "ü".repeat(300), ..SessionRow::default() };
+        let values = values(&row);
+        assert_eq!(values[3], Value::Text("r".repeat(150)));
+        assert_eq!(values[8], Value::Text("ü".repeat(255)));
+    }
+}

@@ -1,0 +1,123 @@
+//! Tables `wblist`, `outbound_wblist`, `users` and `mailaddr` of the database amavisd, read only.
+//!
+//! Addresses are binary columns: they are compared byte by byte, and rows are expected in lower case. One joined query
+//! brings all list entries about a pair of accounts and correspondents; their order of importance is made here.
+
+use std::cmp::Reverse;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use outrider_core::network;
+use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
+
+const INBOUND: Stmt = Stmt::same(
+    "SELECT w.wb, u.id AS account_id, u.priority AS account_priority, m.id AS other_id, \
+     m.priority AS other_priority, m.email FROM wblist w JOIN users u ON u.id = w.rid \
+     JOIN mailaddr m ON m.id = w.sid WHERE u.email IN (?) AND m.email IN (?)",
+);
+
+const OUTBOUND: Stmt = Stmt::same(
+    "SELECT w.wb, u.id AS account_id, u.priority AS account_priority, m.id AS other_id, \
+     m.priority AS other_priority, m.email FROM outbound_wblist w JOIN users u ON u.id = w.sid \
+     JOIN mailaddr m ON m.id = w.rid WHERE u.email IN (?) AND m.email IN (?)",
+);
+
+/// Networks of IPv6 can be written in many ways, so they are compared here and not by the database.
+const NETWORKS_V6: Stmt = Stmt::per_engine(
+    "SELECT email FROM mailaddr WHERE email LIKE '%:%/%'",
+    "SELECT email FROM mailaddr WHERE position('\\072'::bytea IN email) > 0 AND position('\\057'::bytea IN email) > 0",
+    "SELECT email FROM mailaddr WHERE instr(email, CAST(':' AS BLOB)) > 0 AND instr(email, CAST('/' AS BLOB)) > 0",
+);
+
+/// The flag of the entry that decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// `W`
+    White,
+    /// `B`
+    Black,
+}
+
+/// The tables.
+pub struct WblistStore {
+    db: Db,
+}
+
+impl WblistStore {
+    /// The tables in this database.
+    pub fn new(db: Db) -> WblistStore {
+        WblistStore { db }
+    }
+
+    /// The entry of the recipients' lists that decides about mail from `senders`, a client at `client`.
+    ///
+    /// The most telling account comes first, within it the most telling sender; networks come last.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn inbound(
+        &self,
+        recipients: &[String],
+        senders: &[String],
+        client: Option<IpAddr>,
+    ) -> Result<Option<Flag>, DbError> {
+        let mut senders: Vec<Vec<u8>> = senders.iter().map(|key| key.as_bytes().to_vec()).collect();
+        if let Some(client) = client {
+            senders.extend(self.networks_of(client).await?);
+        }
+        self.decide(&INBOUND, recipients, senders).await
+    }
+
+    /// The entry of the senders' outbound lists that decides about mail to `recipients`.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn outbound(&self, senders: &[String], recipients: &[String]) -> Result<Option<Flag>, DbError> {
+        let recipients = recipients.iter().map(|key| key.as_bytes().to_vec()).collect();
+        self.decide(&OUTBOUND, senders, recipients).await
+    }
+
+    async fn decide(
+        &self,
+        list: &Stmt,
+        accounts: &[String],
+        others: Vec<Vec<u8>>,
+    ) -> Result<Option<Flag>, DbError> {
+        let args = [Value::bytes_list(accounts), Value::bytes_list(others)];
+        let rows = self.db.fetch_all(list, &args).await?;
+        Ok(rows.iter().filter_map(entry).min_by_key(|(rank, _)| *rank).map(|(_, flag)| flag))
+    }
+
+    /// Spellings under which a network that contains the client may be listed.
+    async fn networks_of(&self, client: IpAddr) -> Result<Vec<Vec<u8>>, DbError> {
+        if client.is_ipv4() {
+            let networks = (0..=32).filter_map(|length| IpNet::new(client, length).ok());
+            return Ok(networks.map(|network| network.trunc().to_string().into_bytes()).collect());
+        }
+        let rows = self.db.fetch_all(&NETWORKS_V6, &[]).await?;
+        let contains =
+            |row: &&Row| row.text("email").is_some_and(|entry| network::cidr_contains(entry, client));
+        Ok(rows.iter().filter(contains).filter_map(|row| row.bytes("email").map(<[u8]>::to_vec)).collect())
+    }
+}
+
+/// Smaller decides first.
+type Rank = (Reverse<i64>, i64, bool, Reverse<i64>, i64);
+
+fn entry(row: &Row) -> Option<(Rank, Flag)> {
+    let flag = match row.text("wb")? {
+        "W" => Flag::White,
+        "B" => Flag::Black,
+        _ => return None,
+    };
+    let is_network =
+        row.bytes("email")?.contains(&b'/') && row.text("email").and_then(network::parse_strict).is_some();
+    let rank = (
+        Reverse(row.int("account_priority").unwrap_or(0)),
+        row.int("account_id")?,
+        is_network,
+        Reverse(row.int("other_priority").unwrap_or(0)),
+        row.int("other_id")?,
+    );
+    Some((rank, flag))
+}
