@@ -28,7 +28,7 @@ def run(ground):
     for profile in [name for name in vectors.profiles(ground, PROFILES) if name != "any"] or ["iredmail"]:
         if profile not in PROFILES:
             print("FAIL profile %s is not known here" % profile, flush=True)
-        settings = dict(PROFILES.get(profile, IREDMAIL), listen=["127.0.0.1:0"], cache={"lifetime": "0s"},
+        settings = dict(PROFILES.get(profile, IREDMAIL), listen=["127.0.0.1:0"], cache_life="0s",
                         database=ground.database_settings())
         port = daemon.start(settings)["quota"].rsplit(":", 1)[1]
         ground.play("quota_player.py", ["--port", port, "--profile", profile, "--db-url", ground.url, "--improved",
