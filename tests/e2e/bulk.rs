@@ -191,9 +191,18 @@ fn killed_daemons_lose_nothing(server: Server) -> Result<()> {
     let surplus = send_all(&mut site, |site, ledger| {
         for (number, name) in ["policyd", "contentfilter", "srsd", "quota-status"].into_iter().enumerate() {
             ledger.wait_for_accepted(25 + 40 * number);
-            site.daemon(name)?.kill()?;
-            // Long enough for mail to meet the closed port; how long exactly does not matter.
-            std::thread::sleep(Duration::from_millis(700));
+            let before = site.postfix.log().len();
+            let daemon = site.daemon(name)?;
+            daemon.kill()?;
+            let addresses = daemon.addresses();
+            wait_for(format_args!("Postfix to notice that {name} is gone"), || {
+                let log = site.postfix.log();
+                let fresh = log.get(before..)?;
+                addresses
+                    .iter()
+                    .any(|address| fresh.contains(&format!(":{}: ", address.port())))
+                    .then_some(())
+            });
             let daemon = site.daemon(name)?;
             ensure!(!daemon.is_running(), "{name} survived SIGKILL");
             daemon.resume().with_context(|| format!("starting {name} again"))?;

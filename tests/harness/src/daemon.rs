@@ -138,6 +138,11 @@ impl Daemon {
         text.parse().with_context(|| format!("address of {role}: {text}"))
     }
 
+    /// All its TCP listeners.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.values().filter_map(|text| text.parse().ok()).collect()
+    }
+
     /// Its log so far.
     pub fn log(&self) -> String {
         fs::read(self.log_file())
