@@ -130,10 +130,10 @@ impl Checker {
     }
 
     fn judge(&self, account: QuotaAccount, size: u64) -> Verdict {
-        if account.limit_mb < 0 {
+        if account.limit_bytes < 0 {
             return Verdict::Nonsense(account);
         }
-        match self.bounds.check(account.limit_mb, account.used_bytes.unwrap_or(0), size) {
+        match self.bounds.check(account.limit_bytes, account.used_bytes.unwrap_or(0), size) {
             Fit::Fits => Verdict::Success,
             fit => Verdict::Refused(fit, account),
         }
@@ -166,7 +166,7 @@ impl Checker {
                     rcpt = %name,
                     mailbox = %account.username,
                     used = account.used_bytes.unwrap_or(0),
-                    limit_mb = account.limit_mb,
+                    limit = account.limit_bytes,
                     size,
                     action = %text
                 );
@@ -176,7 +176,7 @@ impl Checker {
                 tracing::error!(
                     event = "not checked",
                     mailbox = %account.username,
-                    limit_mb = account.limit_mb,
+                    limit = account.limit_bytes,
                     reason = "the quota of the mailbox is negative"
                 );
                 (Action::from(TEMPORARY), Outcome::Failed)

@@ -41,7 +41,7 @@ impl Cache {
     /// Remembers what was found out, if it may be.
     pub(crate) fn put(&self, name: &str, found: &Found) {
         let keep = found.as_ref().is_none_or(|account| {
-            account.limit_mb >= 0 && far_from_limit(account.limit_mb, account.used_bytes.unwrap_or(0))
+            account.limit_bytes >= 0 && far_from_limit(account.limit_bytes, account.used_bytes.unwrap_or(0))
         });
         if keep && !self.life.is_zero() {
             let entry = (Instant::now() + self.life, found.clone());
@@ -54,20 +54,22 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn account(limit_mb: i64, used: i64) -> Found {
-        Some(QuotaAccount { username: "u@d.example".into(), limit_mb, used_bytes: Some(used) })
+    fn account(limit_bytes: i64, used: i64) -> Found {
+        Some(QuotaAccount { username: "u@d.example".into(), limit_bytes, used_bytes: Some(used) })
     }
+
+    const MB: i64 = 1 << 20;
 
     #[tokio::test(start_paused = true)]
     async fn only_what_cannot_matter_is_remembered_and_not_for_long() {
         let cache = Cache::new(Duration::from_secs(3), 10);
         cache.put("unknown", &None);
-        cache.put("far", &account(1, 1000));
+        cache.put("far", &account(MB, 1000));
         cache.put("unlimited", &account(0, i64::MAX));
-        cache.put("near", &account(1, 1_000_000));
+        cache.put("near", &account(MB, 1_000_000));
         cache.put("wrong", &account(-1, 0));
         assert_eq!(cache.get("unknown"), Some(None));
-        assert_eq!(cache.get("far"), Some(account(1, 1000)));
+        assert_eq!(cache.get("far"), Some(account(MB, 1000)));
         assert_eq!(cache.get("unlimited"), Some(account(0, i64::MAX)));
         assert_eq!(cache.get("near"), None);
         assert_eq!(cache.get("wrong"), None);

@@ -10,9 +10,6 @@
 
 use crate::settings::Grace;
 
-/// Bytes in one megabyte of `mailbox.quota`.
-const MEGABYTE: u128 = 1 << 20;
-
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fit {
@@ -33,15 +30,15 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// Decides about a message of `size` bytes for a mailbox with a limit of `limit_mb` megabytes, 0 or more, of which
-    /// `used` bytes are used. Negative usage is a counter gone wrong and counts as none.
-    pub(crate) fn check(&self, limit_mb: i64, used: i64, size: u64) -> Fit {
+    /// Decides about a message of `size` bytes for a mailbox with a limit of `limit` bytes, 0 or more, of which
+    /// `used` are used. Negative usage is a counter gone wrong and counts as none.
+    pub(crate) fn check(&self, limit: i64, used: i64, size: u64) -> Fit {
         // 128 bits: no sum of these can overflow.
         let size = u128::from(size.max(1));
         if self.max_mail_size > 0 && size > u128::from(self.max_mail_size) {
             return Fit::TooLarge;
         }
-        let limit = u128::try_from(limit_mb).unwrap_or(0) * MEGABYTE;
+        let limit = u128::try_from(limit).unwrap_or(0);
         if limit == 0 {
             return Fit::Fits;
         }
@@ -62,8 +59,8 @@ impl Bounds {
 }
 
 /// Whether a mailbox is so far from its limit that its usage may be a few seconds old: below three quarters.
-pub(crate) fn far_from_limit(limit_mb: i64, used: i64) -> bool {
-    let limit = i128::from(limit_mb) * MEGABYTE as i128;
+pub(crate) fn far_from_limit(limit: i64, used: i64) -> bool {
+    let limit = i128::from(limit);
     limit == 0 || i128::from(used) * 4 < limit * 3
 }
 
@@ -101,19 +98,20 @@ mod tests {
             ("over the limit, no grace any more", percent(10), 1, MB + 5, 1, Full),
             ("unlimited", percent(10), 0, i64::MAX, u64::MAX, Fits),
             ("negative usage", percent(10), 1, -5_000_000, 10, Fits),
-            ("4 TiB", percent(10), 4 * MB, 0, 4 << 40, Fits),
+            ("4 TiB", percent(10), 4 << 20, 0, 4 << 40, Fits),
             ("2^64-1", percent(10), 1, 10, u64::MAX, TooLarge),
-            ("everything at its largest", percent(1000), i64::MAX, i64::MAX, u64::MAX, Fits),
+            ("everything at its largest", percent(1000), i64::MAX, i64::MAX, u64::MAX, Full),
         ];
-        for (case, bounds, limit_mb, used, size, expected) in table {
-            assert_eq!(bounds.check(limit_mb, used, size), expected, "{case}");
+        for (case, bounds, megabytes, used, size, expected) in table {
+            let limit = i64::saturating_mul(megabytes, MB);
+            assert_eq!(bounds.check(limit, used, size), expected, "{case}");
         }
         let bounded = Bounds { grace: Grace::Percent(0), max_mail_size: 512_000 };
-        assert_eq!(bounded.check(1, 0, 512_000), Fits);
-        assert_eq!(bounded.check(1, 0, 512_001), TooLarge);
+        assert_eq!(bounded.check(MB, 0, 512_000), Fits);
+        assert_eq!(bounded.check(MB, 0, 512_001), TooLarge);
         assert_eq!(bounded.check(0, 0, 512_001), TooLarge);
-        assert_eq!(bounded.check(1, 2 * MB, 512_001), TooLarge);
-        assert_eq!(bounded.check(1, 2 * MB, 1), Full);
+        assert_eq!(bounded.check(MB, 2 * MB, 512_001), TooLarge);
+        assert_eq!(bounded.check(MB, 2 * MB, 1), Full);
     }
 
     #[test]
@@ -141,16 +139,16 @@ mod tests {
     #[test]
     fn far() {
         assert!(far_from_limit(0, i64::MAX));
-        assert!(far_from_limit(4, 3 * MB - 1));
-        assert!(!far_from_limit(4, 3 * MB));
-        assert!(far_from_limit(i64::MAX, i64::MAX));
+        assert!(far_from_limit(4 * MB, 3 * MB - 1));
+        assert!(!far_from_limit(4 * MB, 3 * MB));
+        assert!(far_from_limit(i64::MAX, i64::MAX / 2));
     }
 
     proptest! {
         /// What fits still fits when it is smaller, less is used, or the limit is higher.
         #[test]
         fn fitting_is_monotonous(
-            limit in 1i64..1000, used in 0i64..1 << 31, size in 0u64..1 << 31, percent in 0u32..100,
+            limit in 1i64..1 << 30, used in 0i64..1 << 31, size in 0u64..1 << 31, percent in 0u32..100,
         ) {
             let bounds = Bounds { grace: Grace::Percent(percent), max_mail_size: 0 };
             if bounds.check(limit, used, size) == Fit::Fits {

@@ -60,7 +60,7 @@ pub(crate) async fn resolve(
         targets = Vec::new();
         if let Some(account) = directory.quota_account(&address).await? {
             // A negative limit is a mistake of the administrator; it must not cost a whole list its mail.
-            match bounds.check(account.limit_mb.max(0), account.used_bytes.unwrap_or(0), size) {
+            match bounds.check(account.limit_bytes.max(0), account.used_bytes.unwrap_or(0), size) {
                 Fit::Fits => return Ok(Resolved::Accepts),
                 // "Too large" is true of the list only if it is true of all its members.
                 fit => {

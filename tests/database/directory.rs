@@ -113,11 +113,11 @@ pub(crate) async fn answers(ground: &Ground) {
     assert_eq!(directory.mailbox_exists("nobody@example.com").await, Ok(false));
     let account = directory.quota_account("U@Example.com").await.expect("answered").expect("an account");
     assert_eq!(
-        (&*account.username, account.limit_mb, account.used_bytes),
-        ("u@example.com", 10, Some(5_000_000_000))
+        (&*account.username, account.limit_bytes, account.used_bytes),
+        ("u@example.com", 10 << 20, Some(5_000_000_000))
     );
     let account = directory.quota_account("new@example.com").await.expect("answered").expect("an account");
-    assert_eq!((account.limit_mb, account.used_bytes), (0, None));
+    assert_eq!((account.limit_bytes, account.used_bytes), (0, None));
     for address in ["off@example.com", "u@backup.example", "nick@example.com", "nobody@example.com"] {
         assert_eq!(directory.quota_account(address).await, Ok(None), "{address}");
     }
@@ -202,7 +202,7 @@ pub(crate) async fn rows_with_nulls_are_read(ground: &Ground) {
         )
         .await;
     let account = directory.quota_account("u@example.com").await.expect("answered").expect("an account");
-    assert_eq!((account.limit_mb, account.used_bytes), (0, None));
+    assert_eq!((account.limit_bytes, account.used_bytes), (0, None));
     let changed = directory.password_last_change("u@example.com").await;
     assert_eq!(changed, Ok(Some("1970-01-01 00:00:00".to_owned())));
     let policy = directory.list_policy(ListKind::Alias, "team@example.com").await;

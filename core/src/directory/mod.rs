@@ -60,8 +60,8 @@ pub enum ListKind {
 pub struct QuotaAccount {
     /// The name under which usage is stored.
     pub username: String,
-    /// The limit in megabytes; 0 is unlimited, negative is a mistake of the administrator.
-    pub limit_mb: i64,
+    /// The limit in bytes; 0 is unlimited, negative is a mistake of the administrator.
+    pub limit_bytes: i64,
     /// Bytes used, where the same question finds them; `None` when there is no row yet.
     pub used_bytes: Option<i64>,
 }

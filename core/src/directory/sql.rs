@@ -68,6 +68,8 @@ const FORWARDING_TARGETS: Stmt = Stmt::same(
      WHERE f.address = ? AND f.active = 1 AND d.active = 1 AND d.backupmx = 0",
 );
 
+/// The unit of `mailbox.quota`.
+const MEGABYTE: i64 = 1 << 20;
 /// What "never" is in `passwordlastchange`.
 const EPOCH: &str = "1970-01-01 00:00:00";
 
@@ -233,7 +235,7 @@ impl Directory for SqlDirectory {
             let rows = self.quota_rows(address).await.map_err(|cause| DirectoryError { question, cause })?;
             Ok(rows.first().map(|row| QuotaAccount {
                 username: row.text("username").unwrap_or(address).to_lowercase(),
-                limit_mb: row.int("quota").unwrap_or(0),
+                limit_bytes: row.int("quota").unwrap_or(0).saturating_mul(MEGABYTE),
                 used_bytes: row.int("bytes"),
             }))
         })
