@@ -96,7 +96,6 @@ impl HealthEndpoint {
     }
 }
 
-#[cfg(feature = "http")]
 mod http {
     use std::convert::Infallible;
     use std::sync::Arc;
@@ -144,7 +143,6 @@ mod http {
     }
 }
 
-#[cfg(feature = "http")]
 pub(crate) use http::serve;
 
 #[cfg(test)]
