@@ -5,7 +5,7 @@
 //! to see what a lenient reader would see. One leading dot of each line is taken off, whatever follows it.
 //!
 //! Sending: [`Outgoing`] removes what may not travel on (a bare CR is dropped, NUL becomes the two octets C0 80 as
-//! Amavisd writes it), then [`stuff`] puts the dots back. Signers hash what `Outgoing` produces, so that a
+//! Amavisd writes it), then [`Stuffer`] puts the dots back. Signers hash what `Outgoing` produces, so that a
 //! signature covers the octets that really leave.
 
 /// Longest line of message data accepted, in octets. The standard says 998; Postfix passes longer ones.

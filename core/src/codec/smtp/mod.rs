@@ -3,7 +3,7 @@
 //! ```text
 //! client (an MTA)                      us                            next hop (the MTA again)
 //! EHLO/LHLO, XFORWARD, MAIL, RCPT  ->  [`command`], [`path`]    ->   the same, re-quoted
-//! DATA                             ->  [`data::Receiver`]       ->   [`data::stuff`]
+//! DATA                             ->  [`data::Receiver`]       ->   [`data::Stuffer`]
 //!                                  <-  [`reply::Reply`]         <-   [`reply::decode`]
 //! ```
 //!
