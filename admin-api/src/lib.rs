@@ -4,10 +4,13 @@
 //! Nothing is answered without credentials but 404 and 405; each request is authenticated by itself.
 
 mod http;
+mod iredadmin;
 mod mlmmj;
+mod password;
 mod settings;
 mod site;
 mod token;
 
-pub use settings::{Backend, HttpSettings, ListSettings, Settings};
+pub use password::DefaultScheme;
+pub use settings::{AccountSettings, Backend, HttpSettings, ListSettings, Settings};
 pub use site::AdminApi;

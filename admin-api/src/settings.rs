@@ -12,6 +12,9 @@ use outrider_core::settings::{
 use outrider_core::sql::DatabaseSettings;
 use serde::{Deserialize, Serialize};
 
+use crate::iredadmin::client::ClientList;
+use crate::password::DefaultScheme;
+
 /// Where the rows of mailing lists are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,6 +46,8 @@ outrider_core::settings! {
         pub http: HttpSettings = HttpSettings::default(),
         /// The mailing-list API.
         pub lists: ListSettings = ListSettings::default(),
+        /// The account API.
+        pub accounts: AccountSettings = AccountSettings::default(),
     }
 }
 
@@ -106,6 +111,71 @@ outrider_core::settings! {
     }
 }
 
+outrider_core::settings! {
+    /// The account API on `accounts_listen`.
+    pub struct AccountSettings {
+        /// Whether the API is served; otherwise each of its paths is answered 404. The same switch as in iRedAdmin.
+        pub enable_restful_api: bool = false,
+        /// The prefix under which a proxy shows the application; its paths are served with and without it.
+        pub base_path: String = "/iredadmin".to_owned(),
+        /// Clients that may use the API: addresses, networks "192.0.2.0/24", ranges "192.0.2.1-9", prefixes "192.0.2".
+        /// Empty for no restriction.
+        pub restful_api_clients: Vec<String> = Vec::new(),
+        /// Clients from which administrators may log in, in the same forms; empty for no restriction.
+        pub admin_login_ip_list: Vec<String> = Vec::new(),
+        /// Clients from which global administrators may log in, in the same forms; empty for no restriction.
+        pub global_admin_ip_list: Vec<String> = Vec::new(),
+        /// Proxies in front, in the same forms: their X-Forwarded-For names the client, their X-Forwarded-Proto says
+        /// whether it came by TLS.
+        pub trusted_proxies: Vec<String> = vec!["127.0.0.1".to_owned(), "::1".to_owned()],
+        /// A session ends when it is not used for this long.
+        pub session_timeout: Interval = Interval::seconds(1800),
+        /// Whether a session goes on when the client's address changes.
+        pub session_ignore_change_ip: bool = false,
+        /// Failed logins of one account from one client within login_window, after which logins are refused.
+        pub login_failures: u32 = 10,
+        /// The time in which failed logins are counted.
+        pub login_window: Interval = Interval::seconds(900),
+        /// Computations of passwords at once; each takes a processor for some tenths of a second.
+        pub password_workers: usize = 2,
+        /// The scheme of new passwords: "SSHA512", "BCRYPT", "SHA512-CRYPT", "SSHA", "MD5", "PLAIN-MD5", "CRAM-MD5",
+        /// "NTLM" or "PLAIN".
+        pub default_password_scheme: DefaultScheme = DefaultScheme::Ssha512,
+        /// Whether a new password needs a letter.
+        pub password_has_letter: bool = true,
+        /// Whether a new password needs an upper-case letter.
+        pub password_has_uppercase: bool = true,
+        /// Whether a new password needs a digit.
+        pub password_has_number: bool = true,
+        /// Whether a new password needs a special character.
+        pub password_has_special_char: bool = true,
+        /// The least length of new passwords where the domain sets none.
+        pub min_password_length: u32 = 8,
+        /// The greatest length of new passwords where the domain sets none; 0 for no limit.
+        pub max_password_length: u32 = 0,
+        /// The directory of all mailboxes; its last part is the storage node.
+        pub storage_base_directory: String = "/var/vmail/vmail1".to_owned(),
+        /// Whether directories of single characters spread the users of a domain.
+        pub maildir_hashed: bool = true,
+        /// Whether the path of a mailbox begins with the domain.
+        pub maildir_prepend_domain: bool = true,
+        /// Whether the path of a mailbox ends in the time of its creation.
+        pub maildir_append_timestamp: bool = true,
+        /// Whether directories of single characters spread the domains.
+        pub maildir_domain_hashed: bool = false,
+        /// The format of new mailboxes: "maildir", "mdbox" or "sdbox".
+        pub mailbox_format: String = "maildir".to_owned(),
+        /// The folder of new mailboxes.
+        pub mailbox_folder: String = "Maildir".to_owned(),
+        /// The transport of new domains.
+        pub default_mta_transport: String = "dovecot".to_owned(),
+        /// Whether further addresses of a user may be below any hosted domain instead of the user's own.
+        pub user_alias_cross_all_domains: bool = false,
+        /// Columns that answers never show.
+        pub api_hidden_user_profiles: Vec<String> = vec!["password".to_owned(), "userPassword".to_owned()],
+    }
+}
+
 /// The role of sockets that speak the mailing-list API.
 pub(crate) const LISTS: &str = "lists";
 /// The role of sockets that speak the account API.
@@ -125,6 +195,7 @@ impl DaemonSettings for Settings {
     fn check(&self, findings: &mut Findings) {
         self.database.check("database", findings);
         self.lists.check(findings);
+        self.accounts.check(findings);
         if self.http.max_headers == 0 || self.http.max_headers > 1000 {
             findings.error("http.max_headers", "must be between 1 and 1000", "64 is plenty");
         }
@@ -180,6 +251,47 @@ impl ListSettings {
                     findings.error(key, format!("{name} is no parameter of a list"), "see the manual page");
                 }
             }
+        }
+    }
+}
+
+impl AccountSettings {
+    fn check(&self, findings: &mut Findings) {
+        for (key, list) in [
+            ("accounts.restful_api_clients", &self.restful_api_clients),
+            ("accounts.admin_login_ip_list", &self.admin_login_ip_list),
+            ("accounts.global_admin_ip_list", &self.global_admin_ip_list),
+            ("accounts.trusted_proxies", &self.trusted_proxies),
+        ] {
+            if let Err(entry) = ClientList::parse(list) {
+                let fix = "use \"192.0.2.1\", \"192.0.2.0/24\", \"192.0.2.1-9\" or \"192.0.2\"";
+                findings.error(key, format!("{entry:?} names no clients"), fix);
+            }
+        }
+        let base = &self.base_path;
+        if !base.is_empty() && (!base.starts_with('/') || base.ends_with('/')) {
+            findings.error(
+                "accounts.base_path",
+                "must begin with / and not end with it",
+                "use \"/iredadmin\"",
+            );
+        }
+        if !self.storage_base_directory.starts_with('/') {
+            let fix = "use \"/var/vmail/vmail1\"";
+            findings.error("accounts.storage_base_directory", "must be an absolute path", fix);
+        }
+        if !["maildir", "mdbox", "sdbox"].contains(&self.mailbox_format.as_str()) {
+            findings.error("accounts.mailbox_format", "must be maildir, mdbox or sdbox", "use \"maildir\"");
+        }
+        if self.session_timeout.duration().is_zero() {
+            findings.error("accounts.session_timeout", "nobody could stay logged in", "use \"30m\"");
+        }
+        if self.login_failures == 0 {
+            findings.error("accounts.login_failures", "nobody could log in", "use 10");
+        }
+        if self.default_password_scheme == DefaultScheme::Plain {
+            let fix = "use \"SSHA512\"";
+            findings.warning("accounts.default_password_scheme", "passwords are stored as they are", fix);
         }
     }
 }

@@ -20,10 +20,6 @@ const MAX_PBKDF2_ROUNDS: u32 = 5_000_000;
 
 /// Checks a value that begins with `$`.
 pub(super) fn verify(stored: &str, password: &str) -> bool {
-    // crypt(3) takes C strings; a password with a NUL byte was never set through it.
-    if password.contains('\0') {
-        return false;
-    }
     let mut fields = stored.split('$').skip(1);
     match fields.next() {
         Some("1") => verify_md5(stored, password),
@@ -100,12 +96,6 @@ pub(super) fn verify_pbkdf2(stored: &str, password: &str) -> bool {
         return false;
     };
     expected.len() == 20
-        && pbkdf2::verify(
-            pbkdf2::PBKDF2_HMAC_SHA1,
-            rounds,
-            salt.as_bytes(),
-            password.as_bytes(),
-            &expected,
-        )
-        .is_ok()
+        && pbkdf2::verify(pbkdf2::PBKDF2_HMAC_SHA1, rounds, salt.as_bytes(), password.as_bytes(), &expected)
+            .is_ok()
 }

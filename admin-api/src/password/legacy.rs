@@ -104,12 +104,7 @@ fn md5_compress(state: [u32; 4], block: &[u8; 64]) -> [u32; 4] {
         let rotated = b.wrapping_add(sum.rotate_left(SHIFTS[step / 16][step % 4]));
         (a, d, c, b) = (d, c, b, rotated);
     }
-    [
-        state[0].wrapping_add(a),
-        state[1].wrapping_add(b),
-        state[2].wrapping_add(c),
-        state[3].wrapping_add(d),
-    ]
+    [state[0].wrapping_add(a), state[1].wrapping_add(b), state[2].wrapping_add(c), state[3].wrapping_add(d)]
 }
 
 /// RFC 1320.
@@ -149,12 +144,7 @@ fn md4_compress(state: [u32; 4], block: &[u8; 64]) -> [u32; 4] {
         let rotated = sum.rotate_left(SHIFTS[step / 16][step % 4]);
         (a, d, c, b) = (d, c, b, rotated);
     }
-    [
-        state[0].wrapping_add(a),
-        state[1].wrapping_add(b),
-        state[2].wrapping_add(c),
-        state[3].wrapping_add(d),
-    ]
+    [state[0].wrapping_add(a), state[1].wrapping_add(b), state[2].wrapping_add(c), state[3].wrapping_add(d)]
 }
 
 #[cfg(test)]
@@ -166,7 +156,10 @@ mod tests {
         for (text, digest) in [
             ("", "31d6cfe0d16ae931b73c59d7e0c089c0"),
             ("abc", "a448017aaf21d8525fc10ae87aa6729d"),
-            ("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", "043f8582f241db351ce627e153e7f0e4"),
+            (
+                "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+                "043f8582f241db351ce627e153e7f0e4",
+            ),
             (
                 "12345678901234567890123456789012345678901234567890123456789012345678901234567890",
                 "e33b4ddc9c38f2199c3e7b164fcc0536",

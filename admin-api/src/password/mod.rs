@@ -13,9 +13,9 @@ mod rules;
 mod scheme;
 mod vault;
 
-pub(crate) use hash::{DefaultScheme, hash};
+pub use hash::DefaultScheme;
 pub(crate) use rules::{Bounds, Rules};
-pub(crate) use scheme::{is_known, verify};
+pub(crate) use scheme::is_known;
 pub(crate) use vault::Vault;
 
 /// Longest password that is looked at, in bytes.

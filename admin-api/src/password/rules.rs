@@ -52,7 +52,8 @@ impl Rules {
             (self.digit && !any(char::is_ascii_digit), "PW_NO_DIGIT_NUMBER"),
             (self.special && !any(|c| SPECIAL.contains(*c)), "PW_NO_SPECIAL_CHAR"),
         ];
-        let codes: Vec<&str> = broken.iter().filter(|(is_broken, _)| *is_broken).map(|(_, code)| *code).collect();
+        let codes: Vec<&str> =
+            broken.iter().filter(|(is_broken, _)| *is_broken).map(|(_, code)| *code).collect();
         if codes.is_empty() { Ok(()) } else { Err(codes.join(",")) }
     }
 }
@@ -76,7 +77,11 @@ mod tests {
             ("Us3r#Secret", bounds(8, 0), Ok(())),
             ("", bounds(8, 0), Err("PW_EMPTY")),
             ("   ", bounds(1, 0), Err("PW_EMPTY")),
-            ("short", bounds(8, 0), Err("PW_SHORTER_THAN_MIN_LENGTH,PW_NO_UPPERCASE,PW_NO_DIGIT_NUMBER,PW_NO_SPECIAL_CHAR")),
+            (
+                "short",
+                bounds(8, 0),
+                Err("PW_SHORTER_THAN_MIN_LENGTH,PW_NO_UPPERCASE,PW_NO_DIGIT_NUMBER,PW_NO_SPECIAL_CHAR"),
+            ),
             ("Us3r#Secret", bounds(8, 10), Err("PW_GREATER_THAN_MAX_LENGTH")),
             ("12345678", bounds(8, 0), Err("PW_NO_LETTER,PW_NO_UPPERCASE,PW_NO_SPECIAL_CHAR")),
             ("Größe#12", bounds(8, 0), Err("PW_NON_ASCII")),

@@ -7,9 +7,31 @@ use super::{MAX_PASSWORD, crypt, legacy};
 
 /// Names that may stand in braces before a stored value.
 const SCHEMES: &[&str] = &[
-    "CRYPT", "BLF-CRYPT", "BCRYPT", "MD5-CRYPT", "SHA256-CRYPT", "SHA512-CRYPT", "ARGON2I", "ARGON2ID", "PBKDF2",
-    "SHA", "SHA1", "SSHA", "SHA256", "SSHA256", "SHA512", "SSHA512", "MD5", "PLAIN-MD5", "LDAP-MD5", "SMD5",
-    "CRAM-MD5", "NTLM", "PLAIN", "CLEAR", "CLEARTEXT",
+    "CRYPT",
+    "BLF-CRYPT",
+    "BCRYPT",
+    "MD5-CRYPT",
+    "SHA256-CRYPT",
+    "SHA512-CRYPT",
+    "ARGON2I",
+    "ARGON2ID",
+    "PBKDF2",
+    "SHA",
+    "SHA1",
+    "SSHA",
+    "SHA256",
+    "SSHA256",
+    "SHA512",
+    "SSHA512",
+    "MD5",
+    "PLAIN-MD5",
+    "LDAP-MD5",
+    "SMD5",
+    "CRAM-MD5",
+    "NTLM",
+    "PLAIN",
+    "CLEAR",
+    "CLEARTEXT",
 ];
 
 /// Splits `{SCHEME}value` or `{SCHEME.encoding}value`.
@@ -46,6 +68,10 @@ pub(crate) fn verify(stored: &str, password: &str) -> bool {
     if stored.is_empty() || password.is_empty() || password.len() > MAX_PASSWORD {
         return false;
     }
+    // crypt(3) and HMAC padding end at or swallow a NUL; no client means one.
+    if password.contains('\0') {
+        return false;
+    }
     // Blanks at both ends are cut before hashing; other programs that set passwords may have kept them.
     let trimmed = password.trim();
     verify_exactly(stored, password)
@@ -56,7 +82,9 @@ fn verify_exactly(stored: &str, password: &str) -> bool {
     let Some((name, encoding, value)) = split(stored) else {
         return match stored {
             bare if bare.starts_with("$1$") => crypt::verify(bare, password),
-            bare if is_bare(bare) => digest::verify(Kind::Md5, false, Encoding::Hex, bare, password.as_bytes()),
+            bare if is_bare(bare) => {
+                digest::verify(Kind::Md5, false, Encoding::Hex, bare, password.as_bytes())
+            }
             _ => false,
         };
     };
@@ -90,8 +118,14 @@ mod tests {
 
     /// Values made by doveadm, openssl and the authors of the schemes.
     const STORED: &[(&str, &str)] = &[
-        ("Adm1n#Secret", "{SHA512}Xj5yZrBrYVJJ3gBZ0C9pWGSXDBN6rzWISCAIBv3nSVhjO71Zpdmll81CZUfxSdjg2U0W3RvRePpoRc9EQ1t7WQ=="),
-        ("Adm1n#Secret", "{SSHA512}hq7rOwOyXjz7IIU4OJOST+74xjRu3uRW4nD69O0FmVX+iCQkwlEgq0BY07y6BQjsC48r5N60g+xBdpR6WFBsH2NvbmZvcm1T"),
+        (
+            "Adm1n#Secret",
+            "{SHA512}Xj5yZrBrYVJJ3gBZ0C9pWGSXDBN6rzWISCAIBv3nSVhjO71Zpdmll81CZUfxSdjg2U0W3RvRePpoRc9EQ1t7WQ==",
+        ),
+        (
+            "Adm1n#Secret",
+            "{SSHA512}hq7rOwOyXjz7IIU4OJOST+74xjRu3uRW4nD69O0FmVX+iCQkwlEgq0BY07y6BQjsC48r5N60g+xBdpR6WFBsH2NvbmZvcm1T",
+        ),
         ("Adm1n#Secret", "{PLAIN-MD5}5d97dc33f322358295f722730fdd7106"),
         ("Adm1n#Secret", "5d97dc33f322358295f722730fdd7106"),
         ("Adm1n#Secret", "{PLAIN}Adm1n#Secret"),
@@ -105,18 +139,30 @@ mod tests {
         ("Adm1n#Secret", "{SMD5}LXVx62ffaFhRdRkLTRBNbL8r0M8="),
         ("Adm1n#Secret", "{LDAP-MD5}XZfcM/MiNYKV9yJzD91xBg=="),
         ("Adm1n#Secret", "{SHA256}/Jt/n2X5SooOT6Bs8oSkfoJeeTqAVcdVEt/fWxs8OYY="),
-        ("Adm1n#Secret", "{SHA512-CRYPT}$6$CG0a9/goxbjXsCbX$jTKPBX56s8runxp0zx9UkI21GAgv6X6ToA8SWGFfIj//OUSsniVb4WzRwIXkmEhI7llbT87858Ps0dI46NsVN0"),
+        (
+            "Adm1n#Secret",
+            "{SHA512-CRYPT}$6$CG0a9/goxbjXsCbX$jTKPBX56s8runxp0zx9UkI21GAgv6X6ToA8SWGFfIj//OUSsniVb4WzRwIXkmEhI7llbT87858Ps0dI46NsVN0",
+        ),
         ("Adm1n#Secret", "{MD5-CRYPT}$1$kOwf3DTP$KAnMYVLColHzQubfbJ/nD."),
         ("password", "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g="),
         ("password", "{SHA1.hex}5BAA61E4C9B93F3F0682250B6CF8331B7EE68FD8"),
         ("password", "{NTLM}8846F7EAEE8FB117AD06BDD830B7586C"),
-        ("password", "{ARGON2ID}$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"),
-        ("password", "{ARGON2I}$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$iekCn0Y3spW+sCcFanM2xBT63UP2sghkUoHLIUpWRS8"),
+        (
+            "password",
+            "{ARGON2ID}$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+        ),
+        (
+            "password",
+            "{ARGON2I}$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$iekCn0Y3spW+sCcFanM2xBT63UP2sghkUoHLIUpWRS8",
+        ),
         ("0.s0.l33t", "$1$deadbeef$0Huu6KHrKLVWfqa4WljDE0"),
         ("0.s0.l33t", "{CRYPT}$1$deadbeef$0Huu6KHrKLVWfqa4WljDE0"),
         ("0.s0.l33t", "{MD5}$1$deadbeef$0Huu6KHrKLVWfqa4WljDE0"),
         ("Hello world!", "{SHA256-CRYPT}$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc8"),
-        ("Hello world!", "{CRYPT}$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjlO/O817G3uBnIFNjnQJuesI68OTLiBFdcbYEdFCoEOfaS35inz1"),
+        (
+            "Hello world!",
+            "{CRYPT}$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjlO/O817G3uBnIFNjnQJuesI68OTLiBFdcbYEdFCoEOfaS35inz1",
+        ),
     ];
 
     #[test]

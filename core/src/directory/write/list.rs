@@ -1,6 +1,6 @@
 //! Subscribable mailing lists: `maillists`, their row in `forwardings`, `maillist_owners` and `moderators`.
 
-use super::{AccountError, Accounts, Pending, Result, domain_of, found, taken};
+use super::{AccountError, Accounts, Pending, Result, domain_of, found, is_taken, taken};
 use crate::sql::{Stmt, Transaction, Value};
 
 /// Who may post to a list, as far as the database says it.
@@ -69,10 +69,6 @@ impl ListChange {
 const HOSTED: Stmt = Stmt::same(
     "SELECT domain FROM domain WHERE domain = ? UNION SELECT alias_domain FROM alias_domain WHERE alias_domain = ?",
 );
-const ADDRESS_TAKEN: Stmt = Stmt::same(
-    "SELECT address FROM forwardings WHERE address = ? UNION SELECT address FROM alias WHERE address = ? \
-     UNION SELECT address FROM maillists WHERE address = ?",
-);
 const INSERT_LIST: Stmt = Stmt::same(
     "INSERT INTO maillists (active, address, domain, name, transport, mlid, maxmsgsize, accesspolicy) \
      VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
@@ -118,7 +114,7 @@ impl Accounts {
         if !found(&mut tx, &HOSTED, &[domain.into(), domain.into()]).await? {
             return Err(AccountError::NoSuchDomain);
         }
-        if found(&mut tx, &ADDRESS_TAKEN, &[address(), address(), address()]).await? {
+        if is_taken(&mut tx, &list.address).await? {
             return Err(AccountError::AlreadyExists);
         }
         let row = [

@@ -4,11 +4,30 @@
 //! inside it, so that two administrators at once cannot make what each of them alone could not. Who may do
 //! something is not decided here, except for the limits that belong to a domain.
 //!
-//! Addresses and domains are written and looked up in lower case; callers pass them that way.
+//! What other databases hold about an account (limits, greylisting, black and white lists, content policies) is
+//! removed or renamed after the accounts themselves; if such a database is down, the change of the account stands and
+//! the rest is logged.
+//!
+//! Addresses and domains are written and looked up in lower case; callers pass them that way. Points in time are
+//! `YYYY-MM-DD HH:MM:SS` in UTC.
 
+mod admin;
+mod alias;
+mod domain;
+mod domain_settings;
 mod list;
+mod rename;
+mod service;
+mod trace;
+mod user;
+mod user_removal;
 
+pub use admin::{AdminAccount, AdminChange, AdminKind, NewAdmin};
+pub use alias::AliasChange;
+pub use domain::{DomainChange, NewDomain};
+pub use domain_settings::DomainSettings;
 pub use list::{AccessPolicy, ListChange, NewList};
+pub use user::{NewUser, UserChange};
 
 use crate::sql::{Db, DbError, Stmt, Transaction, Value};
 
@@ -25,6 +44,15 @@ pub enum AccountError {
     /// The address or domain is taken.
     #[error("already exists")]
     AlreadyExists,
+    /// The domain may not have accounts of this kind.
+    #[error("the domain may not have such accounts")]
+    NotAllowed,
+    /// The domain has as many accounts of this kind as it may have.
+    #[error("the domain has no account left")]
+    AccountLimit,
+    /// The domain's quota is used up, or its limit for one mailbox is lower.
+    #[error("the quota exceeds that of the domain")]
+    QuotaLimit,
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DbError),
@@ -37,6 +65,39 @@ pub type Result<T> = std::result::Result<T, AccountError>;
 #[derive(Debug, Clone)]
 pub struct Accounts {
     vmail: Db,
+    /// Where limits and greylisting are kept, if known.
+    iredapd: Option<Db>,
+    /// Where black and white lists and content policies are kept, if known.
+    amavisd: Option<Db>,
+}
+
+/// What becomes of a list of values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// These instead of what there is.
+    Replace(Vec<String>),
+    /// These as well, then those no longer.
+    Adjust {
+        /// Values to add.
+        add: Vec<String>,
+        /// Values to take away.
+        remove: Vec<String>,
+    },
+}
+
+impl Edit {
+    /// The values after the change, without duplicates, in the order they were.
+    pub fn apply(&self, current: Vec<String>) -> Vec<String> {
+        let (mut values, remove): (Vec<String>, &[String]) = match self {
+            Edit::Replace(values) => (values.clone(), &[]),
+            Edit::Adjust { add, remove } => {
+                (current.into_iter().chain(add.iter().cloned()).collect(), remove)
+            }
+        };
+        let mut seen = std::collections::HashSet::new();
+        values.retain(|value| !remove.contains(value) && seen.insert(value.clone()));
+        values
+    }
 }
 
 /// A change that is made but not lasting yet, for callers that have something else to do in step with it, such as
@@ -65,7 +126,13 @@ impl Pending {
 impl Accounts {
     /// The accounts in this database.
     pub fn new(vmail: Db) -> Self {
-        Self { vmail }
+        Self { vmail, iredapd: None, amavisd: None }
+    }
+
+    /// Also cleans up what these databases hold about accounts that go or change their address.
+    #[must_use]
+    pub fn with_traces(self, iredapd: Db, amavisd: Db) -> Self {
+        Self { iredapd: Some(iredapd), amavisd: Some(amavisd), ..self }
     }
 }
 
@@ -82,4 +149,26 @@ fn taken(error: DbError) -> AccountError {
 /// Whether the statement finds a row.
 async fn found(tx: &mut Transaction, stmt: &Stmt, args: &[Value]) -> Result<bool> {
     Ok(tx.fetch_optional(stmt, args).await?.is_some())
+}
+
+/// The first column of all rows, as text.
+async fn column(tx: &mut Transaction, stmt: &Stmt, args: &[Value]) -> Result<Vec<String>> {
+    let rows = tx.fetch_all(stmt, args).await?;
+    Ok(rows.iter().filter_map(|row| row.text_at(0)).map(str::to_owned).collect())
+}
+
+const ADDRESS_TAKEN: Stmt = Stmt::same(
+    "SELECT address FROM forwardings WHERE address = ? UNION SELECT address FROM alias WHERE address = ? \
+     UNION SELECT address FROM maillists WHERE address = ? UNION SELECT username FROM mailbox WHERE username = ?",
+);
+
+/// Whether the address belongs to any account. An extension (`user+box@`) is cut off first.
+async fn is_taken(tx: &mut Transaction, address: &str) -> Result<bool> {
+    let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
+    let base = match local.split_once('+') {
+        Some((base, _)) if !base.is_empty() => format!("{base}@{domain}"),
+        _ => address.to_owned(),
+    };
+    let base = || Value::from(&base);
+    found(tx, &ADDRESS_TAKEN, &[base(), base(), base(), base()]).await
 }
