@@ -5,17 +5,21 @@
 mod directory;
 mod ground;
 mod recovery;
+mod tls;
 mod values;
 
 use ground::Ground;
 use outrider_tests::mariadb::MariaDb;
 use outrider_tests::postgres::Postgres;
+use outrider_tests::process::run;
+use tls::{Authority, option};
 
 /// The checks that need nothing but a database.
 async fn run_everywhere(ground: &Ground) {
     values::columns_of_every_width(ground).await;
     values::bound_text_stays_text(ground).await;
     values::random_text_comes_back(ground).await;
+    values::large_values_pass(ground).await;
     values::keys_and_transactions(ground).await;
     directory::answers(ground).await;
     directory::odd_names_find_nothing_and_break_nothing(ground).await;
@@ -35,6 +39,8 @@ async fn mariadb() {
     }
     let mut ground = Ground::server(Box::new(MariaDb::start().expect("started")));
     run_everywhere(&ground).await;
+    recovery::tls_that_is_asked_for_is_not_left_out(&ground, None).await;
+    recovery::locks_are_temporary(&ground).await;
     recovery::a_slow_statement_is_given_up(&ground).await;
     recovery::a_broken_connection_costs_a_read_nothing(&ground).await;
     recovery::a_stopped_server_is_told_at_once_and_found_again(&mut ground).await;
@@ -48,7 +54,40 @@ async fn postgres() {
     }
     let mut ground = Ground::server(Box::new(Postgres::start().expect("started")));
     run_everywhere(&ground).await;
+    recovery::tls_that_is_asked_for_is_not_left_out(&ground, None).await;
+    recovery::locks_are_temporary(&ground).await;
     recovery::a_slow_statement_is_given_up(&ground).await;
     recovery::a_broken_connection_costs_a_read_nothing(&ground).await;
     recovery::a_stopped_server_is_told_at_once_and_found_again(&mut ground).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_with_tls() {
+    if !MariaDb::is_installed() || run("openssl", &["version"]).is_err() {
+        eprintln!("skipped: MariaDB or openssl is not installed");
+        return;
+    }
+    let authority = Authority::new("mysql").expect("certificates");
+    let options = [option("--ssl-cert", &authority.certificate()), option("--ssl-key", &authority.key())];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let ground = Ground::server(Box::new(MariaDb::start_with(&options).expect("started")));
+    recovery::tls_that_is_asked_for_is_not_left_out(&ground, Some(&authority.ca())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_with_tls() {
+    if !Postgres::is_installed() || run("openssl", &["version"]).is_err() {
+        eprintln!("skipped: PostgreSQL or openssl is not installed");
+        return;
+    }
+    let authority = Authority::new("postgres").expect("certificates");
+    let options = [
+        "fsync=off".to_owned(),
+        "ssl=on".to_owned(),
+        option("ssl_cert_file", &authority.certificate()),
+        option("ssl_key_file", &authority.key()),
+    ];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let ground = Ground::server(Box::new(Postgres::start_with(&options).expect("started")));
+    recovery::tls_that_is_asked_for_is_not_left_out(&ground, Some(&authority.ca())).await;
 }

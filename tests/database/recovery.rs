@@ -1,8 +1,9 @@
 //! A server that is slow, breaks connections, stops and comes back.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use outrider_core::sql::{Db, DbError, DbUrl, Engine, Stmt};
+use outrider_core::sql::{Db, DbError, DbUrl, Engine, Stmt, Value};
 
 use crate::ground::{Ground, options};
 
@@ -77,4 +78,46 @@ pub(crate) async fn a_stopped_server_is_told_at_once_and_found_again(ground: &mu
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(db.is_up());
+}
+
+/// Two transactions that wait for each other, and one that waits for a row: somebody is told to try again.
+pub(crate) async fn locks_are_temporary(ground: &Ground) {
+    const ADD: Stmt = Stmt::same("INSERT INTO sender_relayhost (account, relayhost) VALUES (?, 'a')");
+    const CHANGE: Stmt = Stmt::same("UPDATE sender_relayhost SET relayhost = ? WHERE account = ?");
+    let db = &ground.vmail;
+    for account in ["@one.example", "@two.example"] {
+        db.execute(&ADD, &[account.into()]).await.expect("added");
+    }
+    let mut first = db.begin().await.expect("begun");
+    let mut second = db.begin().await.expect("begun");
+    first.execute(&CHANGE, &["b".into(), "@one.example".into()]).await.expect("changed");
+    second.execute(&CHANGE, &["c".into(), "@two.example".into()]).await.expect("changed");
+    let (one, two) = ([Value::from("b"), "@two.example".into()], [Value::from("c"), "@one.example".into()]);
+    let outcomes = tokio::join!(first.execute(&CHANGE, &one), second.execute(&CHANGE, &two));
+    let errors: Vec<DbError> = [outcomes.0, outcomes.1].into_iter().filter_map(Result::err).collect();
+    assert!(!errors.is_empty() && errors.iter().all(DbError::is_temporary), "{errors:?}");
+    drop((first, second));
+    // Nothing is left locked.
+    db.execute(&CHANGE, &["d".into(), "@one.example".into()]).await.expect("changed");
+}
+
+/// A URL that asks for TLS gets it verified or gets nothing.
+pub(crate) async fn tls_that_is_asked_for_is_not_left_out(ground: &Ground, certificate: Option<&Path>) {
+    let url = ground.store.as_ref().expect("a server").access().url("vmail");
+    let ca = certificate.map(|path| format!("&ssl-ca={}", path.display())).unwrap_or_default();
+    let cases = [
+        ("ssl-mode=disable".to_owned(), true),
+        ("ssl-mode=prefer".to_owned(), true),
+        // Signed by itself: nobody we trust.
+        ("ssl-mode=require".to_owned(), false),
+        ("ssl-mode=verify-ca".to_owned(), false),
+        ("ssl-mode=unverified".to_owned(), certificate.is_some()),
+        (format!("ssl-mode=verify-ca{ca}"), certificate.is_some()),
+        (format!("ssl-mode=require{ca}"), certificate.is_some()),
+    ];
+    for (parameters, expected) in cases {
+        let url: DbUrl = format!("{url}?{parameters}").parse().expect("a URL");
+        let outcome = Db::open(&url, &options()).expect("opened").ping().await;
+        assert_eq!(outcome.is_ok(), expected, "{parameters}: {outcome:?}");
+    }
 }

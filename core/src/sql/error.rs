@@ -98,13 +98,18 @@ impl DbError {
         DbError::Unavailable { server: server.to_owned(), reason }
     }
 
+    /// Whether the server closes the connection with this refusal: MySQL does when a statement is larger than
+    /// `max_allowed_packet`.
+    pub(crate) fn closes_connection(error: &sqlx::Error) -> bool {
+        matches!(error, sqlx::Error::Database(error) if mysql_number(error.as_ref()) == 1153)
+    }
+
     fn from_server(error: &dyn sqlx::error::DatabaseError, server: &str) -> DbError {
         let message = error.message().to_owned();
         if error.is_unique_violation() {
             return DbError::DuplicateKey(message);
         }
-        let number =
-            error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map_or(0, |error| error.number());
+        let number = mysql_number(error);
         let code = error.code().unwrap_or_default();
         // 1053 shutdown, 1927 killed, 57P01..3 PostgreSQL stopping: the session is over.
         if matches!(number, 1053 | 1927) || code.starts_with("57P") {
@@ -127,6 +132,11 @@ impl DbError {
             && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13));
         if mysql || postgres || sqlite { DbError::TryAgain(message) } else { DbError::Refused(message) }
     }
+}
+
+/// MySQL's number of an error, 0 for other servers.
+fn mysql_number(error: &dyn sqlx::error::DatabaseError) -> u16 {
+    error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map_or(0, |error| error.number())
 }
 
 fn broken(server: &str, reason: &dyn std::fmt::Display) -> DbError {

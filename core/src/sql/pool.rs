@@ -269,10 +269,13 @@ impl<S: Server> Lease<S> {
                 Ok(value)
             }
             Ok(Err(error)) => {
+                let closed = DbError::closes_connection(&error);
                 let error = DbError::from_statement(error, &self.pool.place);
                 if error.is_broken() {
                     self.connection = None;
                     self.pool.end_generation();
+                } else if closed {
+                    self.connection = None;
                 } else {
                     self.clean = true;
                 }

@@ -42,6 +42,8 @@ impl MariaDb {
         let mut install = vec![
             "--no-defaults".to_owned(),
             format!("--datadir={}", data.display()),
+            // Its temporary tables have guessable names: two servers in one folder remove each other's.
+            format!("--tmpdir={}", socket_folder.display()),
             "--auth-root-authentication-method=normal".to_owned(),
             "--skip-test-db".to_owned(),
             "--skip-name-resolve".to_owned(),
@@ -148,6 +150,7 @@ impl Store for MariaDb {
         let process = Start::new("mariadbd", program, log)
             .arg("--no-defaults")
             .arg(option("datadir", "data"))
+            .arg(option("tmpdir", "run"))
             .arg(option("socket", "run/server.sock"))
             .arg(option("pid-file", "run/server.pid"))
             .arg(format!("--port={}", self.port.number()))
