@@ -30,7 +30,7 @@ def end(process, patience=15, signal_first=True):
         process.wait()
 
 
-class NotReady(Exception):
+class NotReady(RuntimeError):
     """The daemon did not print its ready line; the text is its log."""
 
 

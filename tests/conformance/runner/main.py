@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+from daemon import NotReady                      # noqa: E402
 from ground import Ground, SetupError            # noqa: E402
 from services import SERVICES                    # noqa: E402
 
@@ -33,7 +34,7 @@ def main(argv):
             ground.close()
             print("%d passed, %d failed" % (ground.passed, ground.failed), flush=True)
             return ground.status
-    except (SetupError, OSError) as error:
+    except (SetupError, NotReady, OSError, ValueError) as error:
         print("tests/conformance/run: %s" % error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
