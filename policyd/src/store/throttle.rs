@@ -317,6 +317,10 @@ impl Run<'_> {
 
     /// Moves the counter if its limits allow it.
     async fn moved(&mut self, counter: &Tracked, amount: Amount, now: i64) -> Result<bool, DbError> {
+        // More than a whole period allows never counts, not even on a period that is over.
+        if counter.max_msgs > 0 && amount.messages > counter.max_msgs {
+            return Ok(false);
+        }
         let args = count_args(counter, amount, now);
         let outcome = match self.execute(&COUNT, &args).await {
             Err(DbError::Refused(_)) if self.engine() == Engine::MySql => {

@@ -1,0 +1,64 @@
+//! The policy service as a whole, over its wire protocol and on real databases.
+//!
+//! What depends on the database runs on SQLite, MariaDB and PostgreSQL alike, one test a server so that each is
+//! started once; a failing check says its name.
+
+mod conversation;
+mod failure;
+mod fixes;
+mod greylisting;
+mod threats;
+mod throttle;
+mod world;
+
+use outrider_tests::mariadb::MariaDb;
+use outrider_tests::postgres::Postgres;
+use world::World;
+
+/// The checks of the stores.
+async fn run_everywhere(world: &World) {
+    throttle::follows_a_sequential_model(world).await;
+    throttle::many_at_once_never_exceed_a_limit(world).await;
+    throttle::two_counters_move_together_or_not_at_all(world).await;
+    throttle::first_messages_make_one_row(world).await;
+    throttle::notifies_once_a_period(world).await;
+    throttle::narrow_columns_saturate(world).await;
+    greylisting::first_contacts_make_one_row(world).await;
+    greylisting::retries_at_once_all_pass(world).await;
+    fixes::everything_upstream_gets_wrong_in_tables(world).await;
+    threats::threat_t13_values_are_never_code(world).await;
+    threats::threat_t14_odd_clocks_and_rows(world).await;
+    threats::threat_t34_rows_with_nulls_and_nonsense(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite() {
+    let world = World::sqlite().await;
+    run_everywhere(&world).await;
+    throttle::two_processes_share_a_file(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb() {
+    if !MariaDb::is_installed() {
+        eprintln!("skipped: MariaDB is not installed");
+        return;
+    }
+    let mut world = World::server(Box::new(MariaDb::start().expect("started"))).await;
+    run_everywhere(&world).await;
+    throttle::three_daemons_share_a_limit(&world).await;
+    failure::a_stopped_database_is_what_the_settings_say(&mut world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres() {
+    if !Postgres::is_installed() {
+        eprintln!("skipped: PostgreSQL is not installed");
+        return;
+    }
+    let mut world = World::server(Box::new(Postgres::start().expect("started"))).await;
+    run_everywhere(&world).await;
+    throttle::doubles_of_other_programs_do_no_harm(&world).await;
+    throttle::three_daemons_share_a_limit(&world).await;
+    failure::a_stopped_database_is_what_the_settings_say(&mut world).await;
+}

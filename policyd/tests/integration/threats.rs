@@ -1,0 +1,210 @@
+//! Hostile input, by the numbers of the project's list of threats.
+
+use std::net::Ipv4Addr;
+
+use outrider_core::clock::Clock as _;
+use outrider_core::settings::Interval;
+use outrider_core::sql::Engine;
+use outrider_tests::dns_server::DnsServer;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+
+use crate::world::{Client, NOW, World, arrival, ask, submission};
+
+const ALL_RULES: [&str; 12] = [
+    "reject_null_sender",
+    "reject_to_hostname",
+    "wblist_rdns",
+    "reject_sender_login_mismatch",
+    "greylisting",
+    "throttle",
+    "sql_ml_access_policy",
+    "sql_alias_access_policy",
+    "amavisd_wblist",
+    "whitelist_outbound_recipient",
+    "senderscore",
+    "sql_force_change_password",
+];
+
+const ATTRIBUTES: [&str; 12] = [
+    "sender",
+    "recipient",
+    "sasl_username",
+    "client_address",
+    "client_name",
+    "reverse_client_name",
+    "helo_name",
+    "size",
+    "recipient_count",
+    "instance",
+    "encryption_protocol",
+    "queue_id",
+];
+
+pub(crate) async fn threat_t13_values_are_never_code(world: &World) {
+    world.empty().await;
+    world
+        .script(&world.iredapd, "INSERT INTO greylisting (account, sender, active) VALUES ('@.', '@.', 1)")
+        .await;
+    let daemon = world
+        .daemon_with(&ALL_RULES, |settings| {
+            settings.invalid_address = outrider_policyd::settings::InvalidAddress::Check;
+        })
+        .await;
+    let mut client = Client::connect(&daemon);
+    let long = "x".repeat(8000);
+    for hostile in [
+        "' OR '1'='1",
+        "'; DELETE FROM greylisting; --",
+        "\\'; DELETE FROM greylisting; --",
+        "\"; DROP TABLE greylisting; --",
+        "%' AND 1=0 UNION SELECT '%",
+        "_%\\_!*()|&",
+        ":name ? $1 @x {y}",
+        "a\u{0}b\u{7f}\u{1b}[31m",
+        "\u{ff07} OR 1=1 \u{202e}",
+        long.as_str(),
+    ] {
+        for attribute in ATTRIBUTES {
+            for state in ["RCPT", "END-OF-MESSAGE"] {
+                let mut request = submission("alice@example.com", "1", "10");
+                request
+                    .extend([("reverse_client_name", "mx.sender.test"), ("client_address", "203.0.113.10")]);
+                request.extend([("protocol_state", state), (attribute, hostile)]);
+                let answer = client.ask(&request).await;
+                assert!(!answer.contains(['\n', '\0']), "{answer}");
+            }
+        }
+    }
+    // Bytes that are no text at all.
+    client.send(b"protocol_state=RCPT\nsender=\xff\xfe@\xc3.test\nrecipient=\xc3\x28@example.com\nhelo_name=\xff\n\n").await;
+    assert!(client.answer().await.is_some());
+    let canary = world.numbers(&world.iredapd, "SELECT COUNT(*) FROM greylisting").await;
+    assert_eq!(canary, [[1]]);
+}
+
+pub(crate) async fn threat_t14_odd_clocks_and_rows(world: &World) {
+    world.empty().await;
+    world.limit(1, "@.", "outbound", [3, -1]).await;
+    let daemon = world.daemon(&["throttle"]).await;
+    let mut client = Client::connect(&daemon);
+    // An hour back and forth: the window begun in the future is used up and then over.
+    for (now, expected) in [
+        (NOW, "DUNNO"),
+        (NOW - 3600, "DUNNO"),
+        (NOW + 3600, "DUNNO"),
+        (NOW + 3600, "REJECT Throttling quota exceeded"),
+        (NOW - 3600, "REJECT Throttling quota exceeded"),
+        (NOW + 3601, "DUNNO"),
+        // After January 2038.
+        (2_200_000_000, "DUNNO"),
+    ] {
+        world.clock.set(now);
+        assert_eq!(client.ask(&submission("a@example.com", "1", "1")).await, expected, "{now}");
+    }
+    assert_eq!(world.clock.unix_seconds(), 2_200_000_000);
+    if world.engine() != Engine::MySql {
+        world.clock.set(NOW);
+        world.script(&world.iredapd, "UPDATE throttle_tracking SET init_time = -5, cur_msgs = 3").await;
+        assert_eq!(client.ask(&submission("a@example.com", "1", "1")).await, "DUNNO");
+    }
+}
+
+pub(crate) async fn threat_t34_rows_with_nulls_and_nonsense(world: &World) {
+    world.empty().await;
+    world.limit(1, "a@example.com", "outbound", [1, -1]).await;
+    world.script(&world.iredapd, "DELETE FROM senderscore_cache").await;
+    world
+        .script(
+            &world.iredapd,
+            "INSERT INTO senderscore_cache (client_address, score) VALUES ('203.0.113.10', NULL)",
+        )
+        .await;
+    if world.engine() == Engine::Sqlite {
+        // SQLite takes any text in any column.
+        world.script(&world.iredapd, "INSERT INTO throttle (id, account, kind, priority, period, max_msgs) VALUES (2, '@.', 'outbound', 'high', 'long', 'many')").await;
+        world.script(&world.iredapd, "INSERT INTO greylisting (account, sender, priority, active) VALUES ('@.', x'ff00', 'x', 'yes')").await;
+    }
+    let daemon = world.daemon(&ALL_RULES).await;
+    let mut client = Client::connect(&daemon);
+    assert_eq!(client.ask(&arrival("x@sender.test", "a@example.com", "203.0.113.10")).await, "DUNNO");
+    assert_eq!(client.ask(&submission("a@example.com", "1", "1")).await, "DUNNO");
+    assert_eq!(client.ask(&submission("a@example.com", "1", "1")).await, "REJECT Throttling quota exceeded");
+}
+
+#[tokio::test]
+async fn threat_t12_an_answer_is_one_line() {
+    let world = World::sqlite().await;
+    let daemon = world.daemon(&["reject_null_sender"]).await;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let value = "[^\n]{0,60}";
+    for _ in 0..200 {
+        let text = value.new_tree(&mut runner).expect("a value").current();
+        let mut client = Client::connect(&daemon);
+        let answer = client
+            .ask(&[("protocol_state", "RCPT"), ("sender", &text), ("recipient", "a@example.com")])
+            .await;
+        assert!(!answer.chars().any(|c| c.is_ascii_control()), "{answer:?}");
+        // Nothing is left over that could be taken for a second answer.
+        assert_eq!(client.ask(&arrival("", "a@example.com", "203.0.113.10")).await, "DUNNO");
+    }
+}
+
+#[tokio::test]
+async fn threat_t19_senders_are_compared_after_normalising() {
+    let world = World::sqlite().await;
+    for sql in [
+        "INSERT INTO domain (domain, active) VALUES ('example.com', 1)",
+        "INSERT INTO alias_domain (alias_domain, target_domain, active) VALUES ('alias.test', 'example.com', 1)",
+    ] {
+        world.script(&world.vmail, sql).await;
+    }
+    let daemon = world.daemon(&["reject_null_sender", "reject_sender_login_mismatch"]).await;
+    let mismatch = "REJECT Sender is not same as SMTP authenticate username";
+    let forged = "REJECT SMTP AUTH is required for users under this sender domain";
+    for (sender, login, expected) in [
+        ("Alice@EXAMPLE.com", "ALICE@example.COM", "DUNNO"),
+        ("alice+tag@example.com", "alice@example.com", "DUNNO"),
+        ("alice@alias.test", "alice@example.com", "DUNNO"),
+        ("bob@alias.test", "alice@example.com", mismatch),
+        ("\u{430}lice@example.com", "alice@example.com", mismatch),
+        ("", "alice@example.com", "REJECT Policy rejection due to null sender"),
+        ("Alice@Example.COM", "", forged),
+        ("alice@ALIAS.test", "", forged),
+        ("alice@elsewhere.test", "", "DUNNO"),
+    ] {
+        let mut request = arrival(sender, "pal@remote.test", "203.0.113.10");
+        request.push(("sasl_username", login));
+        assert_eq!(ask(&daemon, &request).await, expected, "{sender} {login}");
+    }
+}
+
+/// T32: a name server that never answers for one domain delays nobody who asks about another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_t32_a_silent_name_server_stalls_only_its_own() {
+    let world = World::sqlite().await;
+    world
+        .script(&world.iredapd, "INSERT INTO greylisting (account, sender, active) VALUES ('@.', '@.', 1)")
+        .await;
+    let (silent, dns) = (DnsServer::start().expect("started"), DnsServer::start().expect("started"));
+    silent.set_silent(true);
+    dns.txt("quick.test", "v=spf1 ip4:203.0.113.0/24 -all");
+    dns.a("unused.test", Ipv4Addr::LOCALHOST);
+    let with_server = |server: &DnsServer| {
+        let address = server.address();
+        move |settings: &mut outrider_policyd::Settings| {
+            settings.greylisting.bypass_spf = true;
+            settings.dns.servers = vec![address];
+            settings.dns.timeout = Interval::seconds(30);
+            settings.spf.timeout = Interval::seconds(2);
+        }
+    };
+    let stuck = world.daemon_with(&["greylisting"], with_server(&silent)).await;
+    let start = std::time::Instant::now();
+    let answer = ask(&stuck, &arrival("x@slow.test", "alice@example.com", "203.0.113.10")).await;
+    assert!(answer.starts_with("451 4.7.1"), "not listed is not known: {answer}");
+    assert!(start.elapsed() < std::time::Duration::from_secs(4), "{:?}", start.elapsed());
+
+    let daemon = world.daemon_with(&["greylisting"], with_server(&dns)).await;
+    let answer = ask(&daemon, &arrival("x@quick.test", "alice@example.com", "203.0.113.11")).await;
+    assert_eq!(answer, "DUNNO");
+}
