@@ -3,7 +3,7 @@
 //! Code logs with `tracing`: `tracing::info!(event = "answer", client = %ip, sender = bytes, action = "DUNNO")`. The
 //! layer here writes the fields in a fixed order as `key=value` or JSON, to standard error, syslog or a file.
 //!
-//! * Values are escaped and cut at 512 bytes, lines at 8 KiB; a line never spans two lines (see [`escape`]).
+//! * Values are escaped and cut at 512 bytes, lines at 8 KiB; a line never spans two lines (see [`escape()`]).
 //! * In the styles `iredapd` and `amavis` an event that has a field `line` is written as that text alone; in the
 //!   other styles the field is left out. Ask [`style`] before building such a text.
 //! * A warning or error that repeats itself exactly is written once and then counted each minute, unless it has a field
