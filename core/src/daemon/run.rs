@@ -322,3 +322,6 @@ impl<D: Daemon> std::fmt::Debug for Running<D> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
