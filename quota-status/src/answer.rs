@@ -214,6 +214,7 @@ impl PolicyHandler for Checker {
 
     async fn answer(&self, request: Request, (): &()) -> Action {
         let begin = Instant::now();
+        self.counters.repeated(request.repeated());
         let (action, outcome) = self.decide(&request).await;
         self.counters.answer(outcome, begin.elapsed());
         action

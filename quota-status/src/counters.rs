@@ -28,19 +28,28 @@ struct Labels {
 pub(crate) struct Counters {
     metrics: Arc<Metrics>,
     answers: [Counter; 6],
+    repeated: Counter,
 }
 
 impl Counters {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         let family = metrics.family::<Labels, Counter>("answers_total", "Answers by kind");
         let answers = RESULTS.map(|result| family.get_or_create_owned(&Labels { result }));
-        Counters { metrics, answers }
+        let repeated = metrics.counter("repeated_attributes_total", "Attributes sent twice in a request");
+        Counters { metrics, answers, repeated }
     }
 
     pub(crate) fn answer(&self, outcome: Outcome, elapsed: Duration) {
         let index = outcome as usize;
         self.answers[index].inc();
         self.metrics.request("quota", RESULTS[index], elapsed);
+    }
+
+    /// Attributes that a request had more than once; Postfix sends none.
+    pub(crate) fn repeated(&self, count: usize) {
+        if count > 0 {
+            self.repeated.inc_by(count as u64);
+        }
     }
 
     pub(crate) fn timeout(&self, stage: &'static str) {

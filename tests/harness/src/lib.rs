@@ -10,6 +10,7 @@ pub mod dkim;
 pub mod dns_server;
 pub mod dovecot;
 pub mod folder;
+pub mod fuzz;
 pub mod mailing_list;
 pub mod mariadb;
 pub mod message;
