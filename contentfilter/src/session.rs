@@ -443,6 +443,8 @@ where
             .catch_unwind();
         tokio::pin!(work);
         let result = tokio::select! {
+            // A fixed order, so that simulations can be repeated.
+            biased;
             result = &mut work => result,
             gone = watch(&mut self.stream, &mut self.input) => {
                 if !committed.load(Ordering::SeqCst) {

@@ -65,7 +65,7 @@ impl Connection {
             sound: true,
             used: Instant::now(),
         };
-        if connection.reply().await?.class() != 2 {
+        if connection.reply().await?.code != 220 {
             return Err(Trouble::Protocol("greeting is not 220"));
         }
         let ehlo = connection.commands(&[format!("EHLO {name}").into_bytes()]).await?.remove(0);
@@ -192,6 +192,8 @@ pub(super) struct Wire<'a> {
     connection: &'a mut Connection,
     gathered: Vec<u8>,
     stuffer: Stuffer,
+    /// Something has been written.
+    flushed: bool,
 }
 
 /// Pieces below this size are worth a copy to save a write.
@@ -200,7 +202,12 @@ const GATHER: usize = 64 * 1024;
 
 impl<'a> Wire<'a> {
     pub(super) fn new(connection: &'a mut Connection) -> Wire<'a> {
-        Wire { connection, gathered: Vec::with_capacity(SMALL * 2), stuffer: Stuffer::default() }
+        Wire {
+            connection,
+            gathered: Vec::with_capacity(SMALL * 2),
+            stuffer: Stuffer::default(),
+            flushed: false,
+        }
     }
 
     /// Text of the mail, not stuffed yet.
@@ -209,6 +216,7 @@ impl<'a> Wire<'a> {
             if piece.len() >= SMALL {
                 self.flush().await?;
                 self.connection.link.write_all(piece).await?;
+                self.flushed = true;
             } else {
                 self.gathered.extend_from_slice(piece);
                 if self.gathered.len() >= GATHER {
@@ -223,16 +231,24 @@ impl<'a> Wire<'a> {
         if !self.gathered.is_empty() {
             self.connection.link.write_all(&self.gathered).await?;
             self.gathered.clear();
+            self.flushed = true;
         }
         Ok(())
     }
 
     /// Writes the final dot, unless the next hop has replied already: then that reply is returned and the mail has
     /// no end.
+    ///
+    /// A short mail goes out in one write with its dot. Of a longer one everything else goes first, so that a reply
+    /// sent while it was on its way is seen before the dot and never taken for the reply to it.
     pub(super) async fn finish(
         mut self,
         committed: &(dyn Fn() + Sync),
     ) -> Result<Option<NextHopReply>, Trouble> {
+        if self.flushed || self.gathered.len() > SMALL {
+            self.flush().await?;
+            self.connection.link.flush().await?;
+        }
         if self.connection.input.is_empty() {
             self.connection.peek().await?;
         }

@@ -189,7 +189,7 @@ async fn send_envelope(
     let mut replies = connection.commands(&commands).await?;
     let asked_first: Vec<NextHopReply> = replies.drain(..before_mail).collect();
     // A next hop that refuses RSET is not in a state we know; one that refuses XFORWARD only knows less of the client.
-    if reused && asked_first.first().is_none_or(|reply| reply.class() != 2) {
+    if reused && asked_first.first().is_none_or(|reply| !completed(reply)) {
         return Err(Trouble::Protocol("RSET refused"));
     }
     Ok(replies)
@@ -245,11 +245,11 @@ async fn transact(
     committed: &(dyn Fn() + Sync),
 ) -> Result<Vec<Fate>, Trouble> {
     let (mail, recipients) = replies.split_first().ok_or(Trouble::Protocol("no reply to MAIL"))?;
-    if mail.class() != 2 {
+    if !completed(mail) {
         return Ok(vec![failed(mail, Stage::Envelope); envelope.recipients.len()]);
     }
     let mut fates: Vec<Option<Fate>> =
-        recipients.iter().map(|reply| (reply.class() != 2).then(|| failed(reply, Stage::Envelope))).collect();
+        recipients.iter().map(|reply| (!completed(reply)).then(|| failed(reply, Stage::Envelope))).collect();
     let deferred = fates.iter().flatten().any(|fate| !matches!(fate, Fate::Refused(..)));
     let nobody = fates.iter().all(Option::is_some);
     if nobody || deferred && !envelope.separate_replies {
@@ -258,14 +258,17 @@ async fn transact(
         return Ok(fates.into_iter().map(|fate| fate.unwrap_or_else(|| others.clone())).collect());
     }
     let verdict = send_data(connection, content, committed).await?;
-    let fate = match verdict.class() {
-        2 => Fate::Accepted(verdict),
-        _ => failed(&verdict, Stage::Data),
-    };
+    let fate = if completed(&verdict) { Fate::Accepted(verdict) } else { failed(&verdict, Stage::Data) };
     for open in fates.iter_mut().filter(|fate| fate.is_none()) {
         *open = Some(fate.clone());
     }
     Ok(fates.into_iter().flatten().collect())
+}
+
+/// 250, 251 and the like: the second digit says that the mail system speaks (RFC 5321 section 4.2.1). A 221 in the
+/// place of a 250 is a next hop that says good-bye, not one that takes the mail.
+fn completed(reply: &NextHopReply) -> bool {
+    reply.code / 10 == 25
 }
 
 fn failed(reply: &NextHopReply, stage: Stage) -> Fate {
