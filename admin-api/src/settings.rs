@@ -29,9 +29,9 @@ outrider_core::settings! {
     /// Administration of mailing lists and accounts by HTTP.
     pub struct Settings {
         /// Where the mailing-list API (mlmmjadmin's) listens.
-        pub lists_listen: Vec<ListenAddress> = vec![ListenAddress::Tcp(([127, 0, 0, 1], 7790).into())],
+        pub listen_lists: Vec<ListenAddress> = vec![ListenAddress::Tcp(([127, 0, 0, 1], 7790).into())],
         /// Where the account API (iRedAdmin's) listens.
-        pub accounts_listen: Vec<ListenAddress> = vec![ListenAddress::Tcp(([127, 0, 0, 1], 7791).into())],
+        pub listen_accounts: Vec<ListenAddress> = vec![ListenAddress::Tcp(([127, 0, 0, 1], 7791).into())],
         /// What is logged, in which form and where to.
         pub log: LogSettings = LogSettings::default(),
         /// Where Prometheus metrics and health answers are served.
@@ -70,7 +70,7 @@ outrider_core::settings! {
 }
 
 outrider_core::settings! {
-    /// The mailing-list API on `lists_listen`.
+    /// The mailing-list API on `listen_lists`.
     pub struct ListSettings {
         /// Where lists are kept besides the spool: "none", or "sql" for the vmail database.
         pub backend: Backend = Backend::None,
@@ -112,7 +112,7 @@ outrider_core::settings! {
 }
 
 outrider_core::settings! {
-    /// The account API on `accounts_listen`.
+    /// The account API on `listen_accounts`.
     pub struct AccountSettings {
         /// Whether the API is served; otherwise each of its paths is answered 404. The same switch as in iRedAdmin.
         pub enable_restful_api: bool = false,
@@ -184,8 +184,8 @@ pub(crate) const ACCOUNTS: &str = "accounts";
 impl DaemonSettings for Settings {
     fn listeners(&self) -> Vec<ListenerSpec> {
         let spec = |role, address: &ListenAddress| ListenerSpec { role, address: address.clone() };
-        let lists = self.lists_listen.iter().map(|address| spec(LISTS, address));
-        lists.chain(self.accounts_listen.iter().map(|address| spec(ACCOUNTS, address))).collect()
+        let lists = self.listen_lists.iter().map(|address| spec(LISTS, address));
+        lists.chain(self.listen_accounts.iter().map(|address| spec(ACCOUNTS, address))).collect()
     }
 
     fn frame(&self) -> FrameSettings<'_> {

@@ -34,8 +34,8 @@ def prepare(ground):
 
 def settings(ground, backend, spool, archive):
     return {
-        "lists_listen": ["127.0.0.1:0"],
-        "accounts_listen": ["127.0.0.1:0"],
+        "listen_lists": ["127.0.0.1:0"],
+        "listen_accounts": ["127.0.0.1:0"],
         "database": ground.database_settings(),
         "lists": {"backend": backend, "api_auth_tokens": [TOKEN], "spool_directory": spool,
                   "archive_directory": archive},
