@@ -56,6 +56,9 @@ pub struct FrameSettings<'a> {
 /// The type must accept an empty file (`#[serde(default, deny_unknown_fields)]`, which
 /// [`settings!`](crate::settings!) writes).
 pub trait DaemonSettings: Default + DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
+    /// False for settings of a process that has no listeners of its own; they may then name none.
+    const SERVES_CLIENTS: bool = true;
+
     /// The sockets to listen on, in the order of the ready line.
     fn listeners(&self) -> Vec<ListenerSpec>;
 
@@ -73,7 +76,11 @@ pub trait DaemonSettings: Default + DeserializeOwned + Serialize + Clone + Send 
 
 /// The checks of the frame's own sections together with those of the daemon.
 pub fn check<T: DaemonSettings>(settings: &T, findings: &mut Findings) {
-    sections::check_frame(&settings.frame(), &settings.listeners(), findings);
+    let listeners = settings.listeners();
+    if T::SERVES_CLIENTS && listeners.is_empty() {
+        findings.error("", "the daemon listens nowhere", "add at least one listen address");
+    }
+    sections::check_frame(&settings.frame(), &listeners, findings);
     settings.check(findings);
 }
 

@@ -201,7 +201,4 @@ pub(super) fn check_frame(frame: &FrameSettings<'_>, listeners: &[ListenerSpec],
             );
         }
     }
-    if listeners.is_empty() {
-        findings.error("", "the daemon listens nowhere", "add at least one listen address");
-    }
 }

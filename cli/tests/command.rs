@@ -1,0 +1,177 @@
+//! The `outrider` command as an administrator calls it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is a failed test")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Longer than anything here takes, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn outrider() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outrider"));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    outrider().args(arguments).output().unwrap()
+}
+
+/// `outrider serve` with the settings and the state of a folder, ended with the test.
+struct Served {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Served {
+    fn start(folder: &Path, daemons: &[&str]) -> Served {
+        let mut command = outrider();
+        command.arg("serve").arg("--config").arg(folder).arg("--state-directory").arg(folder.join("state"));
+        let log = std::fs::File::create(folder.join("log")).unwrap();
+        let mut child = command.args(daemons).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Served { child, lines }
+    }
+
+    /// The next ready line: the daemon and the addresses of its listeners by role.
+    fn ready(&mut self) -> (String, Vec<(String, SocketAddr)>) {
+        let line = self.lines.next().expect("the process ended early").unwrap();
+        let mut words = line.strip_prefix("ready ").expect("a ready line").split(' ');
+        let service = words.next().unwrap().strip_prefix("service=").unwrap().to_owned();
+        let listeners = words.map(|word| word.split_once('=').unwrap());
+        (service, listeners.map(|(role, address)| (role.to_owned(), address.parse().unwrap())).collect())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the process did not end");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ask(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut reply = String::new();
+    let mut byte = [0];
+    while !reply.ends_with("\n\n") && stream.read(&mut byte).unwrap() == 1 {
+        reply.push(char::from(byte[0]));
+    }
+    reply
+}
+
+fn wait_for_log(folder: &Path, text: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(folder.join("log")).unwrap().contains(text) {
+        assert!(Instant::now() < deadline, "no {text:?} in the log");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors_and_nonsense_is() {
+    for (arguments, code) in
+        [(&["--help"][..], 0), (&["--version"], 0), (&["serve", "--help"], 0), (&["nonsense"], 64), (&[], 64)]
+    {
+        assert_eq!(output(arguments).status.code(), Some(code), "{arguments:?}");
+    }
+    let version = String::from_utf8(output(&["--version"]).stdout).unwrap();
+    assert_eq!(version, format!("outrider {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn check_names_file_and_line_of_every_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().to_str().unwrap();
+    std::fs::write(folder.path().join("policyd.toml"), "# fine so far\nlistn = [\"127.0.0.1:7777\"]\n")
+        .unwrap();
+    std::fs::write(folder.path().join("srsd.toml"), "hash_length = 99\n").unwrap();
+    let output = output(&["check", "--config", config]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    assert!(text.contains("policyd.toml:2: error: listn"), "{text}");
+    assert!(text.contains("did you mean \"listen\""), "{text}");
+    assert!(text.contains("srsd.toml:1: error: hash_length"), "{text}");
+    assert!(text.contains("contentfilter.toml: ok, no such file"), "{text}");
+}
+
+#[test]
+fn check_of_chosen_daemons_looks_at_those_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().to_str().unwrap();
+    std::fs::write(folder.path().join("policyd.toml"), "nonsense\n").unwrap();
+    let output = output(&["check", "--json", "--config", config, "srsd", "quota-status"]);
+    assert_eq!(output.status.code(), Some(0));
+    let reports: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names: Vec<&str> =
+        reports.as_array().unwrap().iter().map(|one| one["daemon"].as_str().unwrap()).collect();
+    assert_eq!(names, ["srsd", "quota-status"]);
+}
+
+#[test]
+fn serve_refuses_wrong_settings_before_it_opens_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("quota-status.toml"), "listen = [\"127.0.0.1:0\"]\nno_such = 1\n")
+        .unwrap();
+    let mut served = Served::start(folder.path(), &["quota-status"]);
+    assert_eq!(served.exit_code(), Some(78));
+    assert!(served.lines.next().is_none(), "no ready line");
+    assert!(std::fs::read_to_string(folder.path().join("log")).unwrap().contains("quota-status.toml:2"));
+}
+
+#[test]
+fn serve_runs_chosen_daemons_reloads_them_and_stops_in_good_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let policyd = folder.path().join("policyd.toml");
+    let settings = "listen = [\"127.0.0.1:0\"]\nplugins = [\"reject_null_sender\"]\n";
+    std::fs::write(&policyd, settings).unwrap();
+    std::fs::write(folder.path().join("quota-status.toml"), "listen = [\"127.0.0.1:0\"]\n").unwrap();
+    let mut served = Served::start(folder.path(), &["quota-status", "policyd"]);
+    let (first, listeners) = served.ready();
+    assert_eq!(first, "policyd");
+    assert_eq!(served.ready().0, "quota-status");
+    let policy = listeners[0].1;
+    let forged = "protocol_state=RCPT\nsender=\nrecipient=a@b.example\nsasl_username=c@d.example\nclient_address=192.0.2.1\n\n";
+    assert_eq!(ask(policy, forged), "action=REJECT Policy rejection due to null sender\n\n");
+
+    std::fs::write(&policyd, "plugins = 7\n").unwrap();
+    served.signal(Signal::SIGHUP);
+    wait_for_log(folder.path(), "reload failed");
+    assert_eq!(
+        ask(policy, forged),
+        "action=REJECT Policy rejection due to null sender\n\n",
+        "the old settings stay"
+    );
+
+    std::fs::write(&policyd, settings.replace("reject_null_sender", "throttle")).unwrap();
+    served.signal(Signal::SIGHUP);
+    wait_for_log(folder.path(), "settings reloaded");
+    assert_eq!(ask(policy, forged), "action=DUNNO\n\n");
+
+    served.signal(Signal::SIGTERM);
+    assert_eq!(served.exit_code(), Some(0));
+}
