@@ -39,6 +39,7 @@ def settings(ground, backend, spool, archive):
         "database": ground.database_settings(),
         "lists": {"backend": backend, "api_auth_tokens": [TOKEN], "spool_directory": spool,
                   "archive_directory": archive},
+        "accounts": {"enable_restful_api": True},
     }
 
 
