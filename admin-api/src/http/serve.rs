@@ -179,9 +179,6 @@ fn head(parts: hyper::http::request::Parts, peer: Option<IpAddr>) -> Result<Head
     if parts.headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Answer::bad_request("a body needs Content-Length"));
     }
-    if parts.headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
-        return Err(Answer::bad_request("more than one Content-Length"));
-    }
     if parts.headers.get_all(header::HOST).iter().count() > 1 {
         return Err(Answer::bad_request("more than one Host"));
     }

@@ -1,0 +1,206 @@
+//! Accounts through HTTP: sessions, levels of rights, what the reference forgot.
+
+use serde_json::json;
+
+use crate::server::{PASSWORD, Server, settings};
+
+#[tokio::test]
+async fn a_session_ends_with_logout_and_with_the_password() {
+    let server = Server::start(settings()).await;
+    server.add_admin("root@x.example", &["ALL"]).await;
+    let required = json!({"_success": false, "_msg": "LOGIN_REQUIRED"});
+    let first = server.login("root@x.example").await;
+    let second = server.login("root@x.example").await;
+    assert_ne!(first, second);
+    assert_eq!(server.account(&first, "GET", "/api/domains", "").await.json()["_success"], true);
+    assert_eq!(server.account(&first, "POST", "/api/logout", "").await.json()["_success"], true);
+    assert_eq!(server.account(&first, "GET", "/api/domains", "").await.json(), required);
+    assert_eq!(server.account(&second, "GET", "/api/domains", "").await.json()["_success"], true);
+    server.sql("UPDATE admin SET password = '{PLAIN}other'", &[]).await;
+    assert_eq!(server.account(&second, "GET", "/api/domains", "").await.json(), required);
+}
+
+#[tokio::test]
+async fn rights_that_are_taken_away_are_gone_at_once() {
+    let server = Server::start(settings()).await;
+    server.add_domain("a.example").await;
+    server.add_admin("root@x.example", &["ALL"]).await;
+    let session = server.login("root@x.example").await;
+    server.sql("DELETE FROM domain_admins", &[]).await;
+    let reply = server.account(&session, "DELETE", "/api/domain/a.example", "").await;
+    assert_eq!(reply.json()["_msg"], "PERMISSION_DENIED");
+    server.sql("UPDATE admin SET active = 0", &[]).await;
+    let reply = server.account(&session, "GET", "/api/domains", "").await;
+    assert_eq!(reply.json()["_msg"], "LOGIN_REQUIRED");
+}
+
+#[tokio::test]
+async fn guessing_is_stopped_even_when_it_hits() {
+    let mut strict = settings();
+    strict.accounts.login_failures = 3;
+    let server = Server::start(strict).await;
+    server.add_admin("root@x.example", &["ALL"]).await;
+    for _ in 0..3 {
+        assert_eq!(server.try_login("root@x.example", "wrong").await.json()["_msg"], "INVALID_CREDENTIALS");
+    }
+    assert_eq!(server.try_login("root@x.example", PASSWORD).await.json()["_msg"], "INVALID_CREDENTIALS");
+    server.add_admin("other@x.example", &["ALL"]).await;
+    server.login("other@x.example").await;
+}
+
+#[tokio::test]
+async fn the_cookie_is_marked_secure_behind_tls() {
+    let server = Server::start(settings()).await;
+    server.add_admin("root@x.example", &["ALL"]).await;
+    let form = "username=root@x.example&password=Adm1n%23Secret";
+    for (head, secure) in [("", false), ("X-Forwarded-Proto: https\r\n", true)] {
+        let sent = crate::server::request("POST", "/iredadmin/api/login", head, form);
+        let reply = server.raw("accounts", sent.as_bytes()).await.unwrap();
+        let cookie = reply.header("set-cookie").unwrap();
+        assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+        assert_eq!(cookie.contains("Secure"), secure, "{cookie}");
+    }
+}
+
+#[tokio::test]
+async fn threat_t43_no_field_raises_the_rights_of_a_domain_administrator() {
+    let server = Server::start(settings()).await;
+    server.add_domain("a.example").await;
+    server.add_user("u@a.example").await;
+    server.add_admin("boss@x.example", &["a.example"]).await;
+    let session = server.login("boss@x.example").await;
+    let form = "isGlobalAdmin=yes&isglobaladmin=1&isadmin=1&transport=pipe&maildir=/a/b/c&name=N";
+    assert_eq!(server.account(&session, "PUT", "/api/user/u@a.example", form).await.json()["_success"], true);
+    let form = "quota=9&numberOfUsers=9&numberOfAliases=9&numberOfLists=9&maxUserQuota=9&transport=x\
+                &accountStatus=disabled&addAliasDomain=b.example&services=self-service\
+                &disableDomainProfile=bcc&name=D";
+    assert_eq!(server.account(&session, "PUT", "/api/domain/a.example", form).await.json()["_success"], true);
+    let unchanged = "SELECT COUNT(*) FROM mailbox WHERE isadmin = 0 AND isglobaladmin = 0 AND transport = '' \
+                     AND maildir = '' AND name = 'N'";
+    assert_eq!(server.count(unchanged).await, 1);
+    let unchanged = "SELECT COUNT(*) FROM domain WHERE maxquota = 0 AND mailboxes = 0 AND aliases = 0 \
+                     AND maillists = 0 AND transport = 'dovecot' AND active = 1 AND description = 'D' \
+                     AND COALESCE(settings, '') = ''";
+    assert_eq!(server.count(unchanged).await, 1);
+    assert_eq!(server.count("SELECT COUNT(*) FROM alias_domain").await, 0);
+    assert_eq!(server.count("SELECT COUNT(*) FROM domain_admins").await, 1);
+}
+
+#[tokio::test]
+async fn users_with_self_service_change_some_of_their_own() {
+    let server = Server::start(settings()).await;
+    server.add_domain("a.example").await;
+    server.sql("UPDATE domain SET settings = 'enabled_services:self-service;'", &[]).await;
+    for user in ["u@a.example", "v@a.example"] {
+        server.add_user(user).await;
+    }
+    let session = server.login("u@a.example").await;
+    let form = "name=Me&quota=5&accountStatus=disabled&isGlobalAdmin=yes&addForwarding=w@x.example&addAlias=al@a.example";
+    assert_eq!(server.account(&session, "PUT", "/api/user/u@a.example", form).await.json()["_success"], true);
+    let changed = "SELECT COUNT(*) FROM mailbox WHERE username = 'u@a.example' AND name = 'Me' AND quota = 0 \
+                   AND active = 1 AND isglobaladmin = 0";
+    assert_eq!(server.count(changed).await, 1);
+    assert_eq!(server.count("SELECT COUNT(*) FROM forwardings WHERE forwarding = 'w@x.example'").await, 1);
+    assert_eq!(server.count("SELECT COUNT(*) FROM forwardings WHERE is_alias = 1").await, 0);
+    for (method, path) in [
+        ("GET", "/api/user/v@a.example"),
+        ("PUT", "/api/user/v@a.example"),
+        ("DELETE", "/api/user/u@a.example"),
+        ("GET", "/api/users/a.example"),
+        ("POST", "/api/user/u@a.example/change_email/w@a.example"),
+    ] {
+        let reply = server.account(&session, method, path, "name=x").await;
+        assert_eq!(reply.json()["_msg"], "PERMISSION_DENIED", "{method} {path}");
+    }
+    let own = server.account(&session, "GET", "/api/user/u@a.example", "").await.json();
+    assert_eq!(own["_data"]["username"], "u@a.example");
+    assert!(own["_data"].get("password").is_none());
+}
+
+#[tokio::test]
+async fn limits_of_a_domain_hold() {
+    let server = Server::start(settings()).await;
+    server.add_domain("a.example").await;
+    server.add_admin("root@x.example", &["ALL"]).await;
+    let session = server.login("root@x.example").await;
+    let put = "/api/domain/a.example";
+    server.account(&session, "PUT", put, "numberOfUsers=2&quota=100&maxUserQuota=80&defaultQuota=30").await;
+    for (user, form, expected) in [
+        ("a@a.example", "quota=0", "EXCEEDED_DOMAIN_QUOTA_SIZE"),
+        ("a@a.example", "quota=81", "EXCEEDED_DOMAIN_QUOTA_SIZE"),
+        ("a@a.example", "quota=80", "ok"),
+        ("b@a.example", "", "EXCEEDED_DOMAIN_QUOTA_SIZE"),
+        ("b@a.example", "quota=20", "ok"),
+        ("c@a.example", "quota=1", "EXCEEDED_DOMAIN_ACCOUNT_LIMIT"),
+    ] {
+        let form = format!("password=Us3r%23Secret&{form}");
+        let reply = server.account(&session, "POST", &format!("/api/user/{user}"), &form).await.json();
+        assert_eq!(reply["_msg"].as_str().unwrap_or("ok"), expected, "{user} {form}");
+    }
+    let reply = server.account(&session, "PUT", put, "quota=99").await.json();
+    assert_eq!(reply["_msg"], "EXCEEDED_DOMAIN_QUOTA_SIZE");
+    let reply = server.account(&session, "PUT", "/api/user/b@a.example", "quota=21").await.json();
+    assert_eq!(reply["_msg"], "EXCEEDED_DOMAIN_QUOTA_SIZE");
+    let reply = server.account(&session, "PUT", "/api/user/b@a.example", "quota=10").await.json();
+    assert_eq!(reply["_success"], true);
+}
+
+#[tokio::test]
+async fn deleting_a_user_leaves_nothing_behind() {
+    let server = Server::start(settings()).await;
+    server.add_domain("a.example").await;
+    for user in ["u@a.example", "v@a.example"] {
+        server.add_user(user).await;
+    }
+    server.add_admin("root@x.example", &["ALL"]).await;
+    for sql in [
+        "INSERT INTO last_login (username, domain, imap) VALUES ('u@a.example', 'a.example', 1)",
+        "INSERT INTO maillist_owners (address, owner, domain, dest_domain) \
+         VALUES ('l@a.example', 'u@a.example', 'a.example', 'a.example')",
+        "INSERT INTO sender_relayhost (account, relayhost) VALUES ('u@a.example', 'r')",
+        "INSERT INTO share_folder (from_user, to_user) VALUES ('v@a.example', 'u@a.example')",
+        "UPDATE forwardings SET forwarding = 'u@a.example' WHERE address = 'v@a.example'",
+    ] {
+        server.sql(sql, &[]).await;
+    }
+    let session = server.login("root@x.example").await;
+    assert_eq!(
+        server.account(&session, "DELETE", "/api/user/u@a.example", "").await.json()["_success"],
+        true
+    );
+    for sql in [
+        "SELECT COUNT(*) FROM last_login",
+        "SELECT COUNT(*) FROM maillist_owners",
+        "SELECT COUNT(*) FROM sender_relayhost",
+        "SELECT COUNT(*) FROM share_folder",
+        "SELECT COUNT(*) FROM forwardings WHERE address = 'u@a.example' OR forwarding = 'u@a.example'",
+    ] {
+        assert_eq!(server.count(sql).await, 0, "{sql}");
+    }
+    // Mail of somebody who forwarded to the removed user is delivered to the own mailbox again.
+    let own = "SELECT COUNT(*) FROM forwardings WHERE address = 'v@a.example' AND forwarding = 'v@a.example'";
+    assert_eq!(server.count(own).await, 1);
+    assert_eq!(server.count("SELECT COUNT(*) FROM deleted_mailboxes WHERE delete_date IS NULL").await, 1);
+}
+
+#[tokio::test]
+async fn a_forgotten_alias_of_somebody_else_is_not_taken_over() {
+    let server = Server::start(settings()).await;
+    for domain in ["a.example", "b.example"] {
+        server.add_domain(domain).await;
+    }
+    for user in ["u@a.example", "postmaster@a.example", "postmaster@b.example"] {
+        server.add_user(user).await;
+    }
+    server.add_admin("boss@x.example", &["a.example"]).await;
+    let session = server.login("boss@x.example").await;
+    let form = "addAlias=postmaster@a.example,postmaster@b.example,info@b.example,info@a.example";
+    assert_eq!(server.account(&session, "PUT", "/api/user/u@a.example", form).await.json()["_success"], true);
+    let aliases = server.vmail();
+    let rows = aliases
+        .fetch_all(&outrider_core::sql::Stmt::same("SELECT address FROM forwardings WHERE is_alias = 1"), &[])
+        .await
+        .unwrap();
+    let addresses: Vec<_> = rows.iter().filter_map(|row| row.text_at(0)).collect();
+    assert_eq!(addresses, ["info@a.example"]);
+}
