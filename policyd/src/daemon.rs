@@ -19,7 +19,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
 use crate::chain::Chain;
-use crate::cleanup;
 use crate::context::{Context, SenderExceptions};
 use crate::list_api::ListApi;
 use crate::notify::Notifier;
@@ -91,7 +90,7 @@ impl Snapshot {
             hostname: hostname(&settings),
             senders: SenderExceptions::new(&settings),
             directory: Arc::new(CachedDirectory::new(
-                SqlDirectory::new(vmail.clone()),
+                Arc::new(SqlDirectory::new(vmail.clone())),
                 &cache,
                 clock.clone(),
             )),
@@ -123,11 +122,6 @@ fn hostname(settings: &Settings) -> String {
 }
 
 impl Policyd {
-    /// Removes all rows that have had their time, now.
-    pub async fn clean_up(&self) {
-        cleanup::once(&self.snapshot()).await;
-    }
-
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -176,13 +170,10 @@ impl Daemon for Policyd {
 
     async fn background(self: Arc<Self>, shutdown: Shutdown) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let cleaning = cleanup::run(|| self.snapshot(), self.env.random.clone(), shutdown.clone());
-        let writing = async {
-            if let Some(writer) = writer {
-                writer.run(|| SessionStore::new(self.snapshot().iredapd.clone()), shutdown).await;
-            }
-        };
-        tokio::join!(cleaning, writing);
+        match writer {
+            Some(writer) => writer.run(|| SessionStore::new(self.snapshot().iredapd.clone()), shutdown).await,
+            None => shutdown.wait().await,
+        }
     }
 
     fn health(&self) -> Vec<DependencyHealth> {

@@ -12,7 +12,6 @@
 
 pub mod cache;
 pub mod chain;
-mod cleanup;
 pub mod context;
 mod daemon;
 mod list_api;

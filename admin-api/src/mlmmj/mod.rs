@@ -14,7 +14,6 @@ mod directory;
 mod failure;
 mod gate;
 mod list;
-mod membership;
 mod parameter;
 mod people;
 mod profile;

@@ -1,7 +1,11 @@
 //! Answers of a directory remembered for a short while.
 
-use super::{Answer, Directory, DirectoryError, DomainScope, ListKind, QuotaAccount};
+use super::{
+    AccountSource, Answer, Directory, DirectoryError, DomainScope, ListEntry, ListKind, QuotaAccount,
+    SenderRights,
+};
 use crate::clock::SharedClock;
+use crate::daemon::DependencyHealth;
 use crate::settings::Interval;
 use lru::LruCache;
 use std::future::Future;
@@ -20,8 +24,8 @@ crate::settings! {
 
 /// A directory in front of which answers are remembered, those that found nothing included. Usage of mailboxes, quota and
 /// password age always come fresh.
-pub struct CachedDirectory<D> {
-    inner: D,
+pub struct CachedDirectory<D: ?Sized> {
+    inner: Arc<D>,
     clock: SharedClock,
     life_millis: i64,
     answers: Mutex<LruCache<Question, (i64, Remembered)>>,
@@ -32,7 +36,11 @@ enum Question {
     IsLocalDomain(String, DomainScope),
     AliasTarget(String),
     AliasDomainOf(String, String),
+    DomainNames(String),
     LoginHasAlias(String, String),
+    LoginMayUse(String, String, SenderRights),
+    ListHasMember(String, String),
+    UsersWithAlias(String, String),
     AliasHasMember(String, String),
     IsActiveMaillist(String),
     ListPolicy(ListKind, String),
@@ -91,9 +99,9 @@ impl Memory for Vec<String> {
     }
 }
 
-impl<D: Directory> CachedDirectory<D> {
+impl<D: Directory + ?Sized> CachedDirectory<D> {
     /// Remembers answers of `inner` as the settings say.
-    pub fn new(inner: D, settings: &DirectorySettings, clock: SharedClock) -> CachedDirectory<D> {
+    pub fn new(inner: Arc<D>, settings: &DirectorySettings, clock: SharedClock) -> CachedDirectory<D> {
         let size = NonZeroUsize::new(settings.cache_size).unwrap_or(NonZeroUsize::MIN);
         let life = if settings.cache_size == 0 { 0 } else { settings.cache_life.duration().as_millis() };
         CachedDirectory {
@@ -138,7 +146,11 @@ macro_rules! remembered {
     };
 }
 
-impl<D: Directory> Directory for CachedDirectory<D> {
+impl<D: Directory + ?Sized> Directory for CachedDirectory<D> {
+    fn source(&self) -> AccountSource {
+        self.inner.source()
+    }
+
     fn is_local_domain<'a>(&'a self, domain: &'a str, scope: DomainScope) -> Answer<'a, bool> {
         remembered!(
             self,
@@ -159,6 +171,10 @@ impl<D: Directory> Directory for CachedDirectory<D> {
         )
     }
 
+    fn domain_names<'a>(&'a self, domain: &'a str) -> Answer<'a, Vec<String>> {
+        remembered!(self, Question::DomainNames(domain.to_lowercase()), self.inner.domain_names(domain))
+    }
+
     fn local_domains(&self) -> Answer<'_, Vec<String>> {
         self.inner.local_domains()
     }
@@ -168,6 +184,19 @@ impl<D: Directory> Directory for CachedDirectory<D> {
             self,
             Question::LoginHasAlias(login.to_lowercase(), sender.to_lowercase()),
             self.inner.login_has_alias(login, sender)
+        )
+    }
+
+    fn login_may_use<'a>(
+        &'a self,
+        login: &'a str,
+        sender: &'a str,
+        rights: SenderRights,
+    ) -> Answer<'a, bool> {
+        remembered!(
+            self,
+            Question::LoginMayUse(login.to_lowercase(), sender.to_lowercase(), rights),
+            self.inner.login_may_use(login, sender, rights)
         )
     }
 
@@ -195,6 +224,26 @@ impl<D: Directory> Directory for CachedDirectory<D> {
         )
     }
 
+    fn list_entry<'a>(&'a self, address: &'a str) -> Answer<'a, Option<ListEntry>> {
+        self.inner.list_entry(address)
+    }
+
+    fn list_has_member<'a>(&'a self, list: &'a str, member: &'a str) -> Answer<'a, bool> {
+        remembered!(
+            self,
+            Question::ListHasMember(list.to_lowercase(), member.to_lowercase()),
+            self.inner.list_has_member(list, member)
+        )
+    }
+
+    fn users_with_alias<'a>(&'a self, domain: &'a str, alias: &'a str) -> Answer<'a, Vec<String>> {
+        remembered!(
+            self,
+            Question::UsersWithAlias(domain.to_lowercase(), alias.to_lowercase()),
+            self.inner.users_with_alias(domain, alias)
+        )
+    }
+
     fn alias_members<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>> {
         remembered!(self, Question::AliasMembers(address.to_lowercase()), self.inner.alias_members(address))
     }
@@ -209,6 +258,10 @@ impl<D: Directory> Directory for CachedDirectory<D> {
 
     fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>> {
         self.inner.password_last_change(username)
+    }
+
+    fn password_last_change_day<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>> {
+        self.inner.password_last_change_day(username)
     }
 
     fn mailbox_exists<'a>(&'a self, username: &'a str) -> Answer<'a, bool> {
@@ -229,6 +282,10 @@ impl<D: Directory> Directory for CachedDirectory<D> {
             Question::ForwardingTargets(address.to_lowercase()),
             self.inner.forwarding_targets(address)
         )
+    }
+
+    fn health(&self) -> Vec<DependencyHealth> {
+        self.inner.health()
     }
 
     fn forget(&self) {
@@ -253,7 +310,7 @@ mod tests {
             db.execute_script(statement).await.expect("created");
         }
         let clock = Arc::new(TestClock::new(1_000_000));
-        let inner = SqlDirectory::new(db.clone());
+        let inner = Arc::new(SqlDirectory::new(db.clone()));
         let cached = CachedDirectory::new(inner, &DirectorySettings::default(), clock.clone());
         (db, clock, cached)
     }

@@ -1,17 +1,26 @@
 //! Accounts: domains, mailboxes, aliases and lists, as every daemon asks for them.
 //!
-//! [`Directory`] is the one interface; [`SqlDirectory`] answers it from iRedMail's tables and [`CachedDirectory`]
-//! remembers answers for a short while. Names are compared in lower case, whatever case they are asked in. A
+//! [`Directory`] is the one interface; [`SqlDirectory`] answers it from iRedMail's tables, [`LdapDirectory`] from its LDAP
+//! tree, and [`CachedDirectory`] remembers answers for a short while. [`open`] gives the one of the settings. Names are compared in lower case, whatever case they are asked in. A
 //! question that finds nothing is answered `None`, `false` or an empty list; an error always means that the accounts could
 //! not be asked, never that somebody does not exist.
 
 mod cache;
+#[cfg(feature = "ldap")]
+mod ldap;
+mod open;
 mod sql;
 pub mod write;
 
 pub use cache::{CachedDirectory, DirectorySettings};
+#[cfg(feature = "ldap")]
+pub use ldap::{LdapDirectory, LdapSettings, LdapUri};
+pub use open::AccountSource;
+#[cfg(feature = "ldap")]
+pub use open::open;
 pub use sql::SqlDirectory;
 
+use crate::daemon::DependencyHealth;
 use crate::sql::DbError;
 use std::future::Future;
 use std::pin::Pin;
@@ -28,7 +37,7 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
 pub struct DirectoryError {
     /// What was asked for, in a few words, without addresses.
     pub question: &'static str,
-    /// What the database said.
+    /// What the database or the LDAP server said.
     pub cause: DbError,
 }
 
@@ -66,8 +75,40 @@ pub struct QuotaAccount {
     pub used_bytes: Option<i64>,
 }
 
+/// By which ways a login may come to a sender address that is not its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SenderRights {
+    /// The address is a further one of the user.
+    pub aliases: bool,
+    /// The address is that of a list or an alias of which the user is a member.
+    pub lists: bool,
+}
+
+/// What decides who may write to a list. All texts are in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListEntry {
+    /// Its own address.
+    pub address: String,
+    /// Whether it takes mail at all.
+    pub active: bool,
+    /// The access policy; `""` when it is not set.
+    pub policy: String,
+    /// Whether a list manager (mlmmj) looks after it and knows the members.
+    pub managed: bool,
+    /// Who may write to it beside those the policy names: addresses, `domain`, `*@domain`, and `.domain` for a domain
+    /// and all below it.
+    pub allowed: Vec<String>,
+    /// Its moderators.
+    pub moderators: Vec<String>,
+    /// Its owners.
+    pub owners: Vec<String>,
+}
+
 /// The accounts of a mail server. Every method may be called with any text at all.
 pub trait Directory: Send + Sync {
+    /// Where the accounts are kept. Some rules of mail services are about one kind of accounts only.
+    fn source(&self) -> AccountSource;
+
     /// Whether a domain is hosted here and active.
     fn is_local_domain<'a>(&'a self, domain: &'a str, scope: DomainScope) -> Answer<'a, bool>;
 
@@ -77,11 +118,18 @@ pub trait Directory: Send + Sync {
     /// Whether `alias` is an alias domain of `target`; neither has to be active.
     fn alias_domain_of<'a>(&'a self, alias: &'a str, target: &'a str) -> Answer<'a, bool>;
 
+    /// All names of the domain that has this name: its own and its aliases, active or not.
+    fn domain_names<'a>(&'a self, domain: &'a str) -> Answer<'a, Vec<String>>;
+
     /// All names of domains hosted here: active ones, backup MX included, and aliases of active ones.
     fn local_domains(&self) -> Answer<'_, Vec<String>>;
 
     /// Whether `sender` is an extra address of the mailbox `login`, or of `login` with a `+extension`.
     fn login_has_alias<'a>(&'a self, login: &'a str, sender: &'a str) -> Answer<'a, bool>;
+
+    /// Whether `login` may use the address `sender` by any of these ways.
+    fn login_may_use<'a>(&'a self, login: &'a str, sender: &'a str, rights: SenderRights)
+    -> Answer<'a, bool>;
 
     /// Whether `member` is an active member of the mail alias `list`.
     fn alias_has_member<'a>(&'a self, list: &'a str, member: &'a str) -> Answer<'a, bool>;
@@ -92,6 +140,15 @@ pub trait Directory: Send + Sync {
     /// The access policy of a list in lower case, `""` when it is not set; `None` when there is no such list. Inactive
     /// lists count.
     fn list_policy<'a>(&'a self, kind: ListKind, address: &'a str) -> Answer<'a, Option<String>>;
+
+    /// The list of this address; `None` when the address is something else or unknown. Inactive lists count.
+    fn list_entry<'a>(&'a self, address: &'a str) -> Answer<'a, Option<ListEntry>>;
+
+    /// Whether `member` is an active member of a list without a manager, under any address. Members from outside count.
+    fn list_has_member<'a>(&'a self, list: &'a str, member: &'a str) -> Answer<'a, bool>;
+
+    /// The users of `domain` who have `alias` as a further address.
+    fn users_with_alias<'a>(&'a self, domain: &'a str, alias: &'a str) -> Answer<'a, Vec<String>>;
 
     /// The members of a mail alias in lower case, active or not.
     fn alias_members<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>>;
@@ -106,6 +163,9 @@ pub trait Directory: Send + Sync {
     /// changed is the beginning of 1970. `None` when there is no such mailbox.
     fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>>;
 
+    /// The same as a number of days since the beginning of 1970; never changed is 0.
+    fn password_last_change_day<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>>;
+
     /// Whether a mailbox exists, active or not.
     fn mailbox_exists<'a>(&'a self, username: &'a str) -> Answer<'a, bool>;
 
@@ -118,6 +178,9 @@ pub trait Directory: Send + Sync {
     /// Where mail to an address goes as Postfix sees it: active rows of active domains that are not backup MX, for
     /// aliases, lists and mailboxes alike, in lower case.
     fn forwarding_targets<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>>;
+
+    /// Whether that what answers is there.
+    fn health(&self) -> Vec<DependencyHealth>;
 
     /// Forgets remembered answers, after accounts were changed. Nothing to do where nothing is remembered.
     fn forget(&self) {}

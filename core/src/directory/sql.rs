@@ -1,6 +1,10 @@
 //! The directory in iRedMail's SQL tables.
 
-use super::{Answer, Directory, DirectoryError, DomainScope, ListKind, QuotaAccount, may_be_local};
+use super::{
+    AccountSource, Answer, Directory, DirectoryError, DomainScope, ListEntry, ListKind, QuotaAccount,
+    SenderRights, may_be_local,
+};
+use crate::daemon::DependencyHealth;
 use crate::sql::{Db, DbError, Row, Stmt, Value, escape_like};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,6 +27,13 @@ const ALIAS_TARGET: Stmt = Stmt::same(
 );
 const ALIAS_DOMAIN_OF: Stmt =
     Stmt::same("SELECT 1 FROM alias_domain WHERE alias_domain = ? AND target_domain = ?");
+const DOMAIN_NAMES: Stmt = Stmt::same(
+    "SELECT domain AS name FROM domain WHERE domain = ? \
+     UNION SELECT alias_domain FROM alias_domain WHERE target_domain = ? \
+     UNION SELECT target_domain FROM alias_domain WHERE alias_domain = ? \
+     UNION SELECT b.alias_domain FROM alias_domain a JOIN alias_domain b ON b.target_domain = a.target_domain \
+     WHERE a.alias_domain = ?",
+);
 const LOCAL_DOMAINS: Stmt = Stmt::same(
     "SELECT domain AS name FROM domain WHERE active = 1 \
      UNION SELECT a.alias_domain FROM alias_domain a JOIN domain d ON d.domain = a.target_domain \
@@ -32,12 +43,20 @@ const LOGIN_HAS_ALIAS: Stmt = Stmt::same(
     "SELECT 1 FROM forwardings WHERE address = ? AND is_alias = 1 \
      AND (forwarding = ? OR forwarding LIKE ? ESCAPE '!') LIMIT 1",
 );
+const USERS_WITH_ALIAS: Stmt = Stmt::same(
+    "SELECT f.forwarding AS name FROM forwardings f JOIN mailbox m ON m.username = f.forwarding \
+     WHERE f.address = ? AND f.is_alias = 1 AND m.domain = ?",
+);
 const ALIAS_HAS_MEMBER: Stmt = Stmt::same(
     "SELECT 1 FROM forwardings WHERE address = ? AND forwarding = ? AND is_list = 1 AND active = 1 LIMIT 1",
 );
 const ACTIVE_MAILLIST: Stmt = Stmt::same("SELECT 1 FROM maillists WHERE address = ? AND active = 1 LIMIT 1");
 const ALIAS_POLICY: Stmt = Stmt::same("SELECT accesspolicy AS name FROM alias WHERE address = ?");
 const MAILLIST_POLICY: Stmt = Stmt::same("SELECT accesspolicy AS name FROM maillists WHERE address = ?");
+const LIST_ENTRY: Stmt = Stmt::same(
+    "SELECT address, active, accesspolicy, 0 AS managed FROM alias WHERE address = ? \
+     UNION ALL SELECT address, active, accesspolicy, 1 FROM maillists WHERE address = ?",
+);
 const ALIAS_MEMBERS: Stmt =
     Stmt::same("SELECT forwarding AS name FROM forwardings WHERE address = ? AND is_list = 1");
 const MODERATORS: Stmt = Stmt::same("SELECT moderator AS name FROM moderators WHERE address = ?");
@@ -130,11 +149,22 @@ impl SqlDirectory {
     }
 }
 
+/// Days from the beginning of 1970 to the date with which a text begins; `None` for no date, such as the zero date of
+/// old MySQL servers.
+fn day_of(text: &str) -> Option<i64> {
+    let date: jiff::civil::Date = text.get(..10)?.parse().ok()?;
+    Some(jiff::civil::date(1970, 1, 1).until(date).ok()?.get_days().into())
+}
+
 fn lower(name: &str) -> Value {
     Value::Text(name.to_lowercase())
 }
 
 impl Directory for SqlDirectory {
+    fn source(&self) -> AccountSource {
+        AccountSource::Sql
+    }
+
     fn is_local_domain<'a>(&'a self, domain: &'a str, scope: DomainScope) -> Answer<'a, bool> {
         Box::pin(async move {
             if !may_be_local(domain) {
@@ -168,6 +198,14 @@ impl Directory for SqlDirectory {
         })
     }
 
+    fn domain_names<'a>(&'a self, domain: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async move {
+            let domain = lower(domain);
+            let args = [domain.clone(), domain.clone(), domain.clone(), domain];
+            self.names("the names of a domain", &DOMAIN_NAMES, &args).await
+        })
+    }
+
     fn local_domains(&self) -> Answer<'_, Vec<String>> {
         Box::pin(self.names("all domains", &LOCAL_DOMAINS, &[]))
     }
@@ -182,6 +220,18 @@ impl Directory for SqlDirectory {
             };
             let args = [lower(sender), Value::Text(login), Value::Text(extended)];
             self.any("addresses of a login", &LOGIN_HAS_ALIAS, &args).await
+        })
+    }
+
+    fn login_may_use<'a>(
+        &'a self,
+        login: &'a str,
+        sender: &'a str,
+        rights: SenderRights,
+    ) -> Answer<'a, bool> {
+        Box::pin(async move {
+            Ok((rights.aliases && self.login_has_alias(login, sender).await?)
+                || (rights.lists && self.alias_has_member(sender, login).await?))
         })
     }
 
@@ -206,6 +256,34 @@ impl Directory for SqlDirectory {
         })
     }
 
+    /// Moderators are those who may always write to a list in these tables.
+    fn list_entry<'a>(&'a self, address: &'a str) -> Answer<'a, Option<ListEntry>> {
+        Box::pin(async move {
+            let rows = self.rows("a list", &LIST_ENTRY, &[lower(address), lower(address)]).await?;
+            let Some(row) = rows.first() else { return Ok(None) };
+            let moderators = self.moderators(address).await?;
+            Ok(Some(ListEntry {
+                address: row.text("address").unwrap_or(address).to_lowercase(),
+                active: row.int("active") == Some(1),
+                policy: row.text("accesspolicy").unwrap_or_default().to_lowercase(),
+                managed: row.int("managed") == Some(1),
+                allowed: moderators.clone(),
+                moderators,
+                owners: self.owners(address).await?,
+            }))
+        })
+    }
+
+    fn list_has_member<'a>(&'a self, list: &'a str, member: &'a str) -> Answer<'a, bool> {
+        self.alias_has_member(list, member)
+    }
+
+    fn users_with_alias<'a>(&'a self, domain: &'a str, alias: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async move {
+            self.names("the user of an alias", &USERS_WITH_ALIAS, &[lower(alias), lower(domain)]).await
+        })
+    }
+
     fn alias_members<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>> {
         Box::pin(async move { self.names("members of an alias", &ALIAS_MEMBERS, &[lower(address)]).await })
     }
@@ -222,6 +300,13 @@ impl Directory for SqlDirectory {
         Box::pin(async move {
             let rows = self.rows("the age of a password", &PASSWORD_LAST_CHANGE, &[lower(username)]).await?;
             Ok(rows.first().map(|row| row.text("name").unwrap_or(EPOCH).to_owned()))
+        })
+    }
+
+    fn password_last_change_day<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>> {
+        Box::pin(async move {
+            let changed = self.password_last_change(username).await?;
+            Ok(changed.map(|text| day_of(&text).unwrap_or(0)))
         })
     }
 
@@ -250,5 +335,28 @@ impl Directory for SqlDirectory {
 
     fn forwarding_targets<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>> {
         Box::pin(async move { self.names("forwardings", &FORWARDING_TARGETS, &[lower(address)]).await })
+    }
+
+    fn health(&self) -> Vec<DependencyHealth> {
+        vec![self.vmail.health("vmail")]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days() {
+        for (text, day) in [
+            ("1970-01-01 00:00:00", Some(0)),
+            ("2025-03-15 12:00:00", Some(20162)),
+            ("1969-12-31", Some(-1)),
+            ("0000-00-00 00:00:00", None),
+            ("", None),
+            ("2025-13-15 12:00:00", None),
+        ] {
+            assert_eq!(day_of(text), day, "{text}");
+        }
     }
 }

@@ -22,6 +22,7 @@ pub mod process;
 pub mod settings;
 pub mod sink;
 pub mod site;
+pub mod slapd;
 pub mod smtp_client;
 pub mod store;
 pub mod wait;
