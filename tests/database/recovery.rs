@@ -19,6 +19,20 @@ pub(crate) async fn a_slow_statement_is_given_up(ground: &Ground) {
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     let row = ground.vmail.fetch_optional(&PROBE, &[]).await.expect("answered").expect("a row");
     assert!(row.int("n").is_some());
+    // The server, too, gives up what nobody waits for any more.
+    const STILL_THERE: Stmt = Stmt::per_engine(
+        "SELECT COUNT(*) AS n FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'",
+        "SELECT COUNT(*) AS n FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'",
+        "SELECT 0 AS n",
+    );
+    while began.elapsed() < Duration::from_secs(8) {
+        let row = ground.vmail.fetch_optional(&STILL_THERE, &[]).await.expect("answered").expect("a row");
+        if row.int("n") == Some(0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("the statement still runs on the server");
 }
 
 /// Connections ended by the server while they rest: reads do not notice.

@@ -139,10 +139,13 @@ impl Db {
             return Err(DbError::Unusable(format!("{url} names no database")));
         }
         let place = url.place();
+        let limit = options.statement_timeout;
         Ok(match url.engine() {
-            Engine::MySql => Db::MySql(MySqlDb(Pool::new(MySqlServer::new(url), place, options.clone()))),
+            Engine::MySql => {
+                Db::MySql(MySqlDb(Pool::new(MySqlServer::new(url, limit), place, options.clone())))
+            }
             Engine::Postgres => {
-                Db::Postgres(PostgresDb(Pool::new(PostgresServer::new(url), place, options.clone())))
+                Db::Postgres(PostgresDb(Pool::new(PostgresServer::new(url, limit), place, options.clone())))
             }
             Engine::Sqlite => Db::Sqlite(SqliteDb::open(Path::new(url.database()), false, options)),
         })

@@ -10,13 +10,15 @@ use sqlx::mysql::{
 use sqlx::{Arguments, Column, ConnectOptions, Decode, Executor, MySql, Row as _, Type, TypeInfo, ValueRef};
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) struct MySqlServer {
     options: MySqlConnectOptions,
+    statement_timeout: Duration,
 }
 
 impl MySqlServer {
-    pub(crate) fn new(url: &DbUrl) -> MySqlServer {
+    pub(crate) fn new(url: &DbUrl, statement_timeout: Duration) -> MySqlServer {
         let mode = match url.tls {
             TlsMode::Disable => MySqlSslMode::Disabled,
             TlsMode::Prefer => MySqlSslMode::Preferred,
@@ -50,7 +52,7 @@ impl MySqlServer {
         if let Some(key) = &url.tls_key {
             options = options.ssl_client_key(key);
         }
-        MySqlServer { options }
+        MySqlServer { options, statement_timeout }
     }
 }
 
@@ -58,7 +60,28 @@ impl Server for MySqlServer {
     type Connection = MySqlConnection;
 
     async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
-        self.options.connect().await
+        let mut connection = self.options.connect().await?;
+        // The server ends on its own what we no longer wait for, so that it does not hold locks: MariaDB (in
+        // seconds), then MySQL (reads only, in milliseconds). A server that knows neither only waits less for locks.
+        let seconds = self.statement_timeout.as_secs() + 1;
+        let locks = format!("SET SESSION innodb_lock_wait_timeout = {seconds}");
+        for limit in [
+            format!(", max_statement_time = {seconds}"),
+            format!(", max_execution_time = {seconds}000"),
+            String::new(),
+        ] {
+            let set = connection.execute(sqlx::raw_sql(prepared(Cow::Owned(format!("{locks}{limit}")))));
+            match set.await {
+                Err(sqlx::Error::Database(error)) if !limit.is_empty() => {
+                    tracing::debug!(%error, "no limit of this kind for statements");
+                }
+                outcome => {
+                    outcome?;
+                    break;
+                }
+            }
+        }
+        Ok(connection)
     }
 
     async fn fetch(

@@ -15,15 +15,17 @@ use sqlx::postgres::{
 use sqlx::{Arguments, Column, ConnectOptions, Encode, Executor, Postgres, Row as _, Type, ValueRef};
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) struct PostgresServer {
     options: PgConnectOptions,
+    statement_timeout: Duration,
     /// The time zone for the session: local time, as the defaults of `created` and its like want it.
     zone: Option<String>,
 }
 
 impl PostgresServer {
-    pub(crate) fn new(url: &DbUrl) -> PostgresServer {
+    pub(crate) fn new(url: &DbUrl, statement_timeout: Duration) -> PostgresServer {
         let mode = match url.tls {
             TlsMode::Disable => PgSslMode::Disable,
             TlsMode::Prefer => PgSslMode::Prefer,
@@ -38,6 +40,11 @@ impl PostgresServer {
             .database(&url.database)
             .ssl_mode(mode)
             .application_name("outrider")
+            // The server ends on its own what we no longer wait for, so that it does not hold locks.
+            .options([(
+                "statement_timeout",
+                (statement_timeout + Duration::from_secs(1)).as_millis().to_string(),
+            )])
             .disable_statement_logging();
         if !url.password.is_empty() {
             options = options.password(&url.password);
@@ -55,7 +62,7 @@ impl PostgresServer {
             options = options.ssl_client_key(key);
         }
         let zone = jiff::tz::TimeZone::system().iana_name().map(str::to_owned);
-        PostgresServer { options, zone }
+        PostgresServer { options, statement_timeout, zone }
     }
 }
 
@@ -64,6 +71,11 @@ impl Server for PostgresServer {
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.options.connect().await?;
+        // The server ends on its own what we no longer wait for, so that it does not hold locks. Not as an option
+        // of the connection: poolers in between refuse those.
+        let limit = (self.statement_timeout + Duration::from_secs(1)).as_millis();
+        let set = sqlx::raw_sql(prepared(Cow::Owned(format!("SET statement_timeout = {limit}"))));
+        connection.execute(set).await?;
         // The driver begins every session in UTC.
         if let Some(zone) = &self.zone
             && zone != "UTC"
