@@ -3,11 +3,11 @@
 use crate::bank::{self, Bank};
 use crate::identity::Connections;
 use crate::process::{Done, Incoming};
-use crate::relay::Connect;
+use crate::relay::{Connect, Watched};
 use crate::settings::Settings;
 use outrider_core::clock::SharedClock;
 use outrider_core::codec::smtp::path::Path;
-use outrider_core::daemon::{Environment, StartError};
+use outrider_core::daemon::{DependencyHealth, Environment, StartError};
 use outrider_core::dns::{HickoryResolver, Resolver};
 use outrider_core::mailauth::sign::Signer;
 use outrider_core::metrics::Metrics;
@@ -103,7 +103,7 @@ pub struct Filter {
     snapshot: RwLock<Arc<Snapshot>>,
     resolver: RwLock<Arc<dyn Resolver>>,
     /// Reaches next hops.
-    pub(crate) connect: Arc<dyn Connect>,
+    pub(crate) connect: Arc<Watched>,
     /// Time of day.
     pub(crate) clock: SharedClock,
     /// Randomness.
@@ -130,7 +130,7 @@ impl Filter {
         Ok(Filter {
             snapshot: RwLock::new(Arc::new(Snapshot::new(settings)?)),
             resolver: RwLock::new(resolver),
-            connect,
+            connect: Arc::new(Watched::new(connect)),
             clock: env.clock.clone(),
             random: env.random.clone(),
             connections: Connections::new(std::process::id()),
@@ -164,6 +164,16 @@ impl Filter {
     /// The settings in force.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the next hop could be reached the last time.
+    pub fn health(&self) -> Vec<DependencyHealth> {
+        let failure = self.connect.failure();
+        vec![DependencyHealth {
+            name: "next_hop",
+            up: failure.is_none(),
+            detail: failure.unwrap_or_default(),
+        }]
     }
 
     /// The resolver in force.

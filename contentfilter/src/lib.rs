@@ -34,7 +34,7 @@ pub use settings::{
 };
 
 use filter::Filter;
-use outrider_core::daemon::{Connection, Daemon, Environment, Local, Shutdown, StartError};
+use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Local, Shutdown, StartError};
 use relay::SystemConnect;
 use session::Origin;
 use std::sync::Arc;
@@ -72,5 +72,9 @@ impl Daemon for ContentFilter {
         if let Err(error) = session::serve(connection.stream, origin, &self.filter, shutdown).await {
             tracing::debug!(event = "client lost", client = %connection.peer, reason = %error);
         }
+    }
+
+    fn health(&self) -> Vec<DependencyHealth> {
+        self.filter.health()
     }
 }

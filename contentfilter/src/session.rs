@@ -12,7 +12,7 @@ use crate::process::{self, Client, Incoming};
 use crate::relay::Relay;
 use crate::settings::BareNewline;
 use crate::store::Arriving;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use outrider_core::codec::smtp::command::{self, Mail, Rcpt, Verb};
 use outrider_core::codec::smtp::reply::Reply;
@@ -378,8 +378,7 @@ where
         loop {
             if !self.input.is_empty() {
                 let progress = arriving.push(&self.input).await;
-                let rest = self.input.split_off(progress.consumed);
-                self.input = rest;
+                self.input.advance(progress.consumed);
                 if progress.finished {
                     return Ok(Some(arriving));
                 }

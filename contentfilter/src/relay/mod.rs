@@ -11,7 +11,7 @@
 mod connect;
 mod connection;
 
-pub use connect::{Connect, Connecting, Link, SystemConnect};
+pub use connect::{Connect, Connecting, Link, SystemConnect, Watched};
 pub use connection::Trouble;
 
 use crate::hop::NextHop;
