@@ -20,7 +20,7 @@ const EACH: usize = 20;
 /// Each client sends two of three messages from outside to a user, and every third as that user to the outside.
 const OUTBOUND_EVERY: usize = 3;
 /// A sender tries a message again for this long; real ones do so for days.
-const TRYING: Duration = Duration::from_secs(150);
+const TRYING: Duration = Duration::from_secs(300);
 
 /// The messages under way and what is known of them.
 #[derive(Debug, Default)]
