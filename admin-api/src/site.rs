@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::http::{self, Bounds};
 use crate::iredadmin::client::ClientList;
+use crate::iredadmin::journal::Journal;
 use crate::iredadmin::limiter::{Bound, Limiter};
 use crate::iredadmin::maildir::Layout;
 use crate::iredadmin::session::{Lifetime, Sessions};
@@ -119,6 +120,7 @@ impl Snapshot {
         databases: &Databases,
         lasting: &Lasting,
     ) -> Result<Self, StartError> {
+        let lists = Arc::new(list_api(settings, env, databases, lasting)?);
         Ok(Self {
             bounds: Bounds {
                 headers: settings.http.max_headers,
@@ -128,8 +130,8 @@ impl Snapshot {
                 body_timeout: settings.http.body_timeout.duration(),
                 request_timeout: settings.http.request_timeout.duration(),
             },
-            lists: Arc::new(list_api(settings, env, databases, lasting)?),
-            accounts: Arc::new(account_api(&settings.accounts, env, databases, lasting)?),
+            accounts: Arc::new(account_api(&settings.accounts, env, databases, lasting, &lists)?),
+            lists,
         })
     }
 }
@@ -191,6 +193,7 @@ fn account_api(
     env: &Environment,
     databases: &Databases,
     lasting: &Lasting,
+    lists: &Arc<ListApi>,
 ) -> Result<AccountApi, StartError> {
     let clients = |key: &str, entries: &[String]| {
         ClientList::parse(entries)
@@ -238,6 +241,8 @@ fn account_api(
     Ok(AccountApi {
         accounts: Accounts::new(databases.vmail.clone())
             .with_traces(databases.iredapd.clone(), databases.amavisd.clone()),
+        lists: lists.clone(),
+        journal: Journal::new(databases.iredadmin.clone()),
         sessions: lasting.sessions.clone(),
         vault: Vault::new(settings.default_password_scheme, settings.password_workers, env.random.clone()),
         limiter: lasting.limiter.clone(),

@@ -5,6 +5,7 @@
 //! *stale* while its database is away. With a lifetime of zero nothing is ever fresh, but stale values are kept for
 //! that emergency.
 
+use std::borrow::Borrow;
 use std::future::Future;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
@@ -29,23 +30,24 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     }
 
     /// The value, if it is fresh.
-    pub fn fresh(&self, key: &K) -> Option<V> {
+    pub fn fresh<Q: ?Sized + Hash + Eq>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         self.younger_than(key, self.lifetime)
     }
 
     /// The value, if it is not too old to be used in an emergency.
-    pub fn stale(&self, key: &K) -> Option<V> {
+    pub fn stale<Q: ?Sized + Hash + Eq>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         self.younger_than(key, self.stale)
     }
 
     /// Remembers a value as of now.
     pub fn put(&self, key: K, value: V) {
         self.lock().put(key, (Instant::now(), value));
-    }
-
-    /// Forgets a value.
-    pub fn forget(&self, key: &K) {
-        self.lock().pop(key);
     }
 
     /// The fresh value, else what `fetch` brings, else - if that failed for the moment - the stale value.
@@ -71,7 +73,10 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         }
     }
 
-    fn younger_than(&self, key: &K, age: Duration) -> Option<V> {
+    fn younger_than<Q: ?Sized + Hash + Eq>(&self, key: &Q, age: Duration) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         if age.is_zero() {
             return None;
         }
@@ -94,12 +99,12 @@ mod tests {
     async fn values_age() {
         let cache = Cache::new(2, Duration::from_secs(5), Duration::from_secs(60));
         cache.put("a", 1);
-        assert_eq!(cache.fresh(&"a"), Some(1));
+        assert_eq!(cache.fresh("a"), Some(1));
         tokio::time::advance(Duration::from_secs(6)).await;
-        assert_eq!(cache.fresh(&"a"), None);
-        assert_eq!(cache.stale(&"a"), Some(1));
+        assert_eq!(cache.fresh("a"), None);
+        assert_eq!(cache.stale("a"), Some(1));
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(cache.stale(&"a"), None);
+        assert_eq!(cache.stale("a"), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -126,7 +131,5 @@ mod tests {
         }
         assert_eq!(cache.fresh(&2), None);
         assert_eq!((cache.stale(&0), cache.stale(&1), cache.stale(&2)), (None, Some(1), Some(2)));
-        cache.forget(&1);
-        assert_eq!(cache.stale(&1), None);
     }
 }

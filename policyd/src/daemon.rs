@@ -19,6 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
 use crate::chain::Chain;
+use crate::cleanup;
 use crate::context::{Context, SenderExceptions};
 use crate::list_api::ListApi;
 use crate::notify::Notifier;
@@ -122,6 +123,11 @@ fn hostname(settings: &Settings) -> String {
 }
 
 impl Policyd {
+    /// Removes all rows that have had their time, now.
+    pub async fn clean_up(&self) {
+        cleanup::once(&self.snapshot()).await;
+    }
+
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -170,10 +176,13 @@ impl Daemon for Policyd {
 
     async fn background(self: Arc<Self>, shutdown: Shutdown) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match writer {
-            Some(writer) => writer.run(|| SessionStore::new(self.snapshot().iredapd.clone()), shutdown).await,
-            None => shutdown.wait().await,
-        }
+        let cleaning = cleanup::run(|| self.snapshot(), self.env.random.clone(), shutdown.clone());
+        let writing = async {
+            if let Some(writer) = writer {
+                writer.run(|| SessionStore::new(self.snapshot().iredapd.clone()), shutdown).await;
+            }
+        };
+        tokio::join!(cleaning, writing);
     }
 
     fn health(&self) -> Vec<DependencyHealth> {

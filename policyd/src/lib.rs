@@ -12,6 +12,7 @@
 
 pub mod cache;
 pub mod chain;
+mod cleanup;
 pub mod context;
 mod daemon;
 mod list_api;

@@ -18,7 +18,7 @@ use outrider_core::sql::DatabaseSettings;
 use serde::{Deserialize, Serialize};
 
 pub use rules::{
-    ChangePasswordSettings, GreylistingSettings, NotificationSettings, SenderLoginSettings,
+    ChangePasswordSettings, CleanupSettings, GreylistingSettings, NotificationSettings, SenderLoginSettings,
     SenderscoreSettings, SessionLogSettings, SpfSettings, ThrottleSettings, WblistSettings, WhitelistAccount,
     WhitelistOutboundSettings, WhitelistSender,
 };
@@ -122,6 +122,8 @@ outrider_core::settings! {
         pub whitelist_outbound_recipient: WhitelistOutboundSettings = WhitelistOutboundSettings::default(),
         /// Mail to the administrator about exceeded limits.
         pub notification: NotificationSettings = NotificationSettings::default(),
+        /// Removal of old rows.
+        pub cleanup: CleanupSettings = CleanupSettings::default(),
         /// The databases.
         pub database: DatabaseSettings = DatabaseSettings::default(),
         /// Name servers.

@@ -13,8 +13,9 @@ pub mod wblist;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use outrider_core::sql::{Db, DbError};
+use outrider_core::sql::{Db, DbError, Stmt};
 
 use crate::cache::Cache;
 use crate::settings::CacheSettings;
@@ -41,7 +42,7 @@ impl Stores {
         Stores {
             greylisting: greylisting::GreylistingStore::new(iredapd.clone(), cache),
             throttle: throttle::ThrottleStore::new(iredapd.clone(), cache),
-            wblist: wblist::WblistStore::new(amavisd.clone()),
+            wblist: wblist::WblistStore::new(amavisd.clone(), cache),
             rdns: rdns::RdnsStore::new(iredapd.clone(), cache),
             senderscore: senderscore::SenderscoreStore::new(iredapd.clone()),
             sessions: sessions::SessionStore::new(iredapd.clone()),
@@ -91,6 +92,42 @@ impl<V: Default> AccountCache<V> {
             }
         }
         Ok(known.into_iter().flatten().collect())
+    }
+}
+
+/// How a table is rid of rows that have had their time: in steps of so many rows in the order of their ids, each step
+/// one short statement. That reads the table once from end to end whatever indexes it has, holds no lock for
+/// long, and does no harm when several hosts do it at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sweep {
+    /// Gives the last id of the next step; values: the last id of this one, the number of rows.
+    pub(crate) step: Stmt,
+    /// Deletes within a step; values: the id before it, its last id, the time.
+    pub(crate) delete: Stmt,
+    /// Whether rows were written in the order of their times: then the first step without an old one is the last.
+    pub(crate) ordered: bool,
+}
+
+/// Rows of one step.
+const STEP: i64 = 2000;
+/// Pause between two steps, for everybody else.
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl Sweep {
+    /// Deletes what is older than `time`; the number of rows deleted.
+    pub(crate) async fn run(&self, db: &Db, time: i64) -> Result<u64, DbError> {
+        let (mut last, mut deleted) = (0_i64, 0);
+        loop {
+            let row = db.fetch_optional(&self.step, &[last.into(), STEP.into()]).await?;
+            let Some(next) = row.and_then(|row| row.int_at(0)) else { return Ok(deleted) };
+            let done = db.execute(&self.delete, &[last.into(), next.into(), time.into()]).await?;
+            deleted += done.rows_affected;
+            if self.ordered && done.rows_affected == 0 {
+                return Ok(deleted);
+            }
+            last = next;
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod alias;
 pub(crate) mod client;
 mod domain;
 mod failure;
+pub(crate) mod journal;
 pub(crate) mod limiter;
 mod login;
 pub(crate) mod maildir;
@@ -29,10 +30,12 @@ use outrider_core::random::SharedRandom;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::http::{Answer, Head, Parameters, Site};
+use crate::mlmmj::ListApi;
 use crate::password::{self, Vault};
 use actor::Actor;
 use client::ClientList;
 use failure::Failure;
+use journal::Journal;
 use limiter::{Bound, Limiter};
 use login::Origin;
 use route::{Call, Keep, NoCall, Verb};
@@ -76,6 +79,9 @@ pub(crate) struct AccountPolicy {
 /// The account API.
 pub(crate) struct AccountApi {
     pub(crate) accounts: Accounts,
+    /// The lists, whose subscriptions follow the accounts.
+    pub(crate) lists: Arc<ListApi>,
+    pub(crate) journal: Journal,
     pub(crate) sessions: Sessions,
     pub(crate) vault: Vault,
     pub(crate) limiter: Arc<Limiter>,
@@ -189,8 +195,17 @@ impl Site for AccountApi {
     }
 
     async fn answer(self: Arc<Self>, admitted: Admitted, parameters: Parameters) -> Answer {
+        let entry = match &admitted {
+            Admitted::Call(call, actor) => journal::entry(call, actor, &parameters),
+            _ => None,
+        };
         match self.dispatch(admitted, &parameters).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                if let Some(entry) = entry {
+                    self.journal.write(&entry).await;
+                }
+                answer
+            }
             Err(failure) => Answer::failure(failure.code()),
         }
     }

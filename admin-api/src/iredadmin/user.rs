@@ -141,6 +141,7 @@ impl AccountApi {
         self.managed_user(actor, user).await?;
         let day = self.removal_day(keep, actor);
         self.accounts.delete_user(user, &actor.username, day.as_deref()).await?;
+        self.lists.forget(user).await;
         Ok(Answer::success())
     }
 
@@ -149,6 +150,7 @@ impl AccountApi {
         self.managed_user(actor, old).await?;
         same_domain(old, new)?;
         self.accounts.rename_user(old, new).await?;
+        self.lists.rename(old, new).await;
         Ok(Answer::success())
     }
 

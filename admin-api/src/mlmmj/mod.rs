@@ -14,6 +14,7 @@ mod directory;
 mod failure;
 mod gate;
 mod list;
+mod membership;
 mod parameter;
 mod people;
 mod profile;

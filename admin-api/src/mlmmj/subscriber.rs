@@ -71,15 +71,21 @@ pub(crate) fn all(list: &Directory) -> io::Result<Vec<(String, Subscription)>> {
 
 /// The first subscription that `address` has.
 pub(crate) fn find(list: &Directory, address: &ListAddress) -> io::Result<Option<Subscription>> {
+    Ok(subscriptions(list, address)?.first().copied())
+}
+
+/// All subscriptions that `address` has, in the order of [`Subscription::ALL`].
+pub(crate) fn subscriptions(list: &Directory, address: &ListAddress) -> io::Result<Vec<Subscription>> {
+    let mut found = Vec::new();
     for subscription in Subscription::ALL {
         if let Some(directory) = list.open(subscription.directory())?
             && let Some(addresses) = read(&directory, address.subscriber_file())?
             && addresses.iter().any(|known| known.to_lowercase() == address.as_str())
         {
-            return Ok(Some(subscription));
+            found.push(subscription);
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// Adds the addresses; those that are there already stay as they are. When this returns they are on disk.

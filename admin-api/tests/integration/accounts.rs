@@ -204,3 +204,48 @@ async fn a_forgotten_alias_of_somebody_else_is_not_taken_over() {
     let addresses: Vec<_> = rows.iter().filter_map(|row| row.text_at(0)).collect();
     assert_eq!(addresses, ["info@a.example"]);
 }
+
+#[tokio::test]
+async fn subscriptions_follow_the_account_and_actions_are_written_down() {
+    let server = Server::start(settings()).await;
+    server.add_domain("a.example").await;
+    server.add_user("u@a.example").await;
+    server.add_admin("root@x.example", &["ALL"]).await;
+    for list in ["one", "two"] {
+        server.list("POST", &format!("/api/{list}@a.example"), "").await;
+        let form = "add_subscribers=u@a.example,w@x.example&subscription=digest";
+        server.list("POST", &format!("/api/{list}@a.example/subscribers"), form).await;
+    }
+    let subscribers = async |list: &str| {
+        let reply = server.list("GET", &format!("/api/{list}@a.example/subscribers"), "").await;
+        let mut entries: Vec<String> =
+            reply.json()["_data"].as_array().unwrap().iter().map(ToString::to_string).collect();
+        entries.sort();
+        entries
+    };
+    let entry = |mail: &str| json!({"mail": mail, "subscription": "digest"}).to_string();
+    let session = server.login("root@x.example").await;
+    let path = "/api/user/u@a.example/change_email/v@a.example";
+    assert_eq!(server.account(&session, "POST", path, "").await.json()["_success"], true);
+    for list in ["one", "two"] {
+        assert_eq!(subscribers(list).await, [entry("v@a.example"), entry("w@x.example")]);
+    }
+    assert_eq!(
+        server.account(&session, "DELETE", "/api/user/v@a.example", "").await.json()["_success"],
+        true
+    );
+    assert_eq!(subscribers("one").await, [entry("w@x.example")]);
+
+    let refused = server.account(&session, "DELETE", "/api/user/v@a.example", "").await;
+    assert_eq!(refused.json()["_msg"], "NO_SUCH_ACCOUNT");
+    let log = outrider_core::sql::Db::open_file(
+        &server.folder.path().join("iredadmin.db"),
+        &outrider_core::sql::PoolOptions::default(),
+    );
+    let stmt = outrider_core::sql::Stmt::same("SELECT event, admin, username FROM log ORDER BY id");
+    let rows = log.fetch_all(&stmt, &[]).await.unwrap();
+    let written: Vec<_> =
+        rows.iter().map(|row| (row.text("event").unwrap(), row.text("username").unwrap())).collect();
+    assert_eq!(written, [("update", "u@a.example"), ("delete", "v@a.example")]);
+    assert_eq!(rows[0].text("admin"), Some("root@x.example"));
+}

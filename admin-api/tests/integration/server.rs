@@ -60,7 +60,7 @@ impl Reply {
 pub(crate) fn settings() -> Settings {
     let any_port = || vec![ListenAddress::Tcp(([127, 0, 0, 1], 0).into())];
     let mut settings =
-        Settings { lists_listen: any_port(), accounts_listen: any_port(), ..Settings::default() };
+        Settings { listen_lists: any_port(), listen_accounts: any_port(), ..Settings::default() };
     settings.lists.backend = Backend::Sql;
     settings.lists.api_auth_tokens = vec![Secret::new(TOKEN)];
     settings.accounts.enable_restful_api = true;

@@ -7,16 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::member::{Applicant, Candidate, Member};
-use super::supervise::{Signals, Supervisor};
+use super::supervise::{LogSource, Signals, Supervisor};
 use super::{Daemon, Environment, StartError, process};
 use crate::clock::TestClock;
 use crate::log::{self, LogHandle};
 use crate::net::{Inherited, Shutdown};
 use crate::privilege::Account;
 use crate::settings::{Loaded, LogSettings, ProcessSettings};
-
-/// Asked on reload for the settings of the log.
-pub(super) type LogSource = Box<dyn Fn() -> Result<LogSettings, String> + Send>;
 
 /// One process with one or several daemons in it, which share log, account, state folder and runtime.
 pub struct House {

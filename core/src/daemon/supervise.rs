@@ -5,14 +5,17 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::house::LogSource;
 use super::member::Member;
 use crate::log::LogHandle;
 use crate::net::ShutdownTrigger;
+use crate::settings::LogSettings;
 use crate::systemd;
 
 /// How often the status text of the service manager is renewed.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// Asked on reload for the settings of the log.
+pub(super) type LogSource = Box<dyn Fn() -> Result<LogSettings, String> + Send>;
 
 /// The signals that a daemon understands.
 pub(super) struct Signals {

@@ -15,10 +15,11 @@ mod record;
 mod repeat;
 mod sink;
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,7 @@ fn layer(settings: &LogSettings, service: &'static str) -> Result<(LogLayer, Log
         form: RwLock::new(Form::new(settings, service)),
         sink: Arc::new(Sink::new(output(settings)?)),
         repeats: Mutex::default(),
+        swept: AtomicI64::new(0),
         service,
     });
     Ok((LogLayer { shared: shared.clone() }, LogHandle { shared }))
@@ -264,16 +266,34 @@ fn severity(level: Level) -> u8 {
 
 /// RFC 3339 with milliseconds.
 fn utc(millis: i64) -> String {
-    jiff::Timestamp::from_millisecond(millis)
-        .unwrap_or_default()
-        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
-        .to_string()
+    thread_local!(static LAST: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) });
+    let mut text = in_this_second(&LAST, millis, |time| time.strftime("%Y-%m-%dT%H:%M:%S").to_string());
+    let _ = write!(text, ".{:03}Z", millis.rem_euclid(1000));
+    text
 }
 
 /// The time of RFC 3164 in the zone of the machine, which is what other lines of the mail log have.
 fn local(millis: i64) -> String {
-    let time = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
-    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%b %e %H:%M:%S").to_string()
+    thread_local!(static LAST: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) });
+    in_this_second(&LAST, millis, |time| {
+        time.to_zoned(jiff::tz::TimeZone::system()).strftime("%b %e %H:%M:%S").to_string()
+    })
+}
+
+/// The text of a second, made once for all lines of that second: calendars cost more than the rest of a line.
+fn in_this_second(
+    last: &'static std::thread::LocalKey<RefCell<(i64, String)>>,
+    millis: i64,
+    make: impl Fn(jiff::Timestamp) -> String,
+) -> String {
+    let second = millis.div_euclid(1000);
+    last.with_borrow_mut(|(known, text)| {
+        if *known != second {
+            *text = make(jiff::Timestamp::from_second(second).unwrap_or_default());
+            *known = second;
+        }
+        text.clone()
+    })
 }
 
 #[derive(Debug)]
@@ -281,6 +301,8 @@ struct Shared {
     form: RwLock<Form>,
     sink: Arc<Sink>,
     repeats: Mutex<Repeats>,
+    /// The second in which `repeats` was last looked through.
+    swept: AtomicI64,
     service: &'static str,
 }
 
@@ -295,13 +317,16 @@ impl Shared {
         let mut plain = format!("level={}", name(level));
         record.write_plain(&mut plain);
         let now = time_millis();
-        let form = self.form().clone();
-        {
+        let form = self.form();
+        // The list of warnings is looked at for a warning, and once a second for those whose minute is over: lines about
+        // ordinary work do not queue for its lock.
+        let second = now.div_euclid(1000);
+        let counted = level <= Level::WARN && record.text("client").is_none();
+        if counted || self.swept.swap(second, Ordering::Relaxed) != second {
             let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
             for (line, count) in repeats.due(Instant::now()) {
                 self.sink.push(&summary(&form, &line, count, now));
             }
-            let counted = level <= Level::WARN && record.text("client").is_none();
             if counted && !repeats.admit(&plain, Instant::now()) {
                 return;
             }

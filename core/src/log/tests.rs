@@ -212,3 +212,31 @@ fn rotated_files_are_opened_again_and_settings_change_while_running() {
         assert!(now.contains("event=five") && !now.contains("event=four"), "{now}");
     });
 }
+
+#[test]
+fn time_stamps_follow_the_clock() {
+    for (millis, text) in [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (1_742_040_000_007, "2025-03-15T12:00:00.007Z"),
+        (1_742_040_000_999, "2025-03-15T12:00:00.999Z"),
+        (1_742_040_001_000, "2025-03-15T12:00:01.000Z"),
+        (-1, "1969-12-31T23:59:59.999Z"),
+        (1_742_040_000_007, "2025-03-15T12:00:00.007Z"),
+    ] {
+        assert_eq!(utc(millis), text);
+    }
+    let mut seconds: Vec<String> = (0..3).map(|second| local(1_742_040_000_000 + second * 1000)).collect();
+    seconds.dedup();
+    assert_eq!(seconds.len(), 3, "{seconds:?}");
+}
+
+#[test]
+fn summary_of_repeats_is_written_in_both_spellings() {
+    let folder = tempfile::tempdir().unwrap();
+    let form = Form::new(&file_settings(&folder), "policyd");
+    let line = "level=warn service=policyd event=\"database down\"";
+    assert_eq!(summary(&form, line, 7, 0), format!("time=1970-01-01T00:00:00.000Z {line} repeated=7"));
+    let form = Form { style: LogStyle::Json, ..form };
+    let json: serde_json::Value = serde_json::from_str(&summary(&form, line, 7, 0)).unwrap();
+    assert_eq!((&json["repeated"], &json["reason"]), (&serde_json::json!(7), &serde_json::json!(line)));
+}

@@ -162,6 +162,7 @@ pub fn reference<T: DaemonSettings>(name: &str) -> String {
     let defaults = toml::Table::try_from(T::default()).unwrap_or_default();
     let mut out = format!(
         "# Settings of {name}. Every value shown is the default; an empty file is valid.\n\
+         # A value below a [section] needs the line of the section uncommented as well.\n\
          # Later files in {name}.d/*.toml beside this one and variables such as\n\
          # {}LOG_LEVEL in the environment replace what stands here.\n",
         super::load::environment_prefix(name)

@@ -192,6 +192,14 @@ outrider_core::settings! {
     }
 }
 
+outrider_core::settings! {
+    /// Removal of rows that have had their time: triplets, counters, scores, session rows.
+    pub struct CleanupSettings {
+        /// How often; "0s" leaves it to a cron job.
+        pub interval: Interval = Interval::seconds(3600),
+    }
+}
+
 pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     for (key, text) in [
         ("greylisting.message", &settings.greylisting.message),

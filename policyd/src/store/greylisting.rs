@@ -14,7 +14,8 @@ use ipnet::IpNet;
 use outrider_core::network;
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 
-use super::{AccountCache, fit};
+use super::{AccountCache, Sweep, fit};
+use crate::cache::Cache;
 use crate::settings::CacheSettings;
 
 const SETTINGS: Stmt = Stmt::same(
@@ -68,6 +69,15 @@ const PASS: Stmt = Stmt::same(
 
 const FORGET_UNPASSED: Stmt =
     Stmt::same("DELETE FROM greylisting_tracking WHERE client_address = ? AND passed = 0").repeatable();
+
+const EXPIRED: Sweep = Sweep {
+    step: Stmt::same(
+        "SELECT MAX(id) FROM (SELECT id FROM greylisting_tracking WHERE id > ? ORDER BY id LIMIT ?) AS step",
+    ),
+    delete: Stmt::same("DELETE FROM greylisting_tracking WHERE id > ? AND id <= ? AND record_expired < ?")
+        .repeatable(),
+    ordered: false,
+};
 
 const ADD_WHITELIST: Stmt = Stmt::per_engine(
     "INSERT INTO greylisting_whitelists (account, sender, comment) VALUES (?, ?, ?)",
@@ -161,12 +171,19 @@ pub struct GreylistingStore {
     db: Db,
     settings: AccountCache<Vec<Setting>>,
     whitelists: AccountCache<Whitelist>,
+    /// Clients known to have passed, and when the first of their rows is to be forgotten.
+    known: Cache<String, i64>,
 }
 
 impl GreylistingStore {
     /// The tables in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> GreylistingStore {
-        GreylistingStore { db, settings: AccountCache::new(cache), whitelists: AccountCache::new(cache) }
+        GreylistingStore {
+            db,
+            settings: AccountCache::new(cache),
+            whitelists: AccountCache::new(cache),
+            known: Cache::new(cache.entries, cache.lifetime.duration(), cache.lifetime.duration()),
+        }
     }
 
     /// Settings of the accounts, the most telling first.
@@ -206,9 +223,12 @@ impl GreylistingStore {
         self.whitelists.get_all(accounts, fetch).await
     }
 
-    /// What is known about a triplet.
+    /// What is known about a triplet. Of a client that has passed, the triplet itself may be left out.
     pub async fn seen(&self, triplet: &Triplet<'_>) -> Result<Seen, DbError> {
         let client = fit(triplet.client_address, 40);
+        if let Some(until) = self.known.fresh(client) {
+            return Ok(Seen { client_passed: Some(until), triplet: None });
+        }
         let [sender, recipient, _] = key(triplet);
         let rows = self.db.fetch_all(&SEEN, &[client.into(), sender, recipient, client.into()]).await?;
         let mut seen = Seen::default();
@@ -218,6 +238,7 @@ impl GreylistingStore {
                 seen.triplet = Some((row.int("block_expired").unwrap_or(0), record_expired));
             } else if row.int("found").unwrap_or(0) > 0 {
                 seen.client_passed = Some(record_expired);
+                self.known.put(client.to_owned(), record_expired);
             }
         }
         Ok(seen)
@@ -225,8 +246,15 @@ impl GreylistingStore {
 
     /// Remembers a client that has passed until `record_expired`.
     pub async fn renew_client(&self, client_address: &str, record_expired: i64) -> Result<(), DbError> {
-        let args = [record_expired.into(), fit(client_address, 40).into()];
-        self.db.execute(&RENEW_CLIENT, &args).await.map(drop)
+        let client = fit(client_address, 40);
+        self.db.execute(&RENEW_CLIENT, &[record_expired.into(), client.into()]).await?;
+        self.known.put(client.to_owned(), record_expired);
+        Ok(())
+    }
+
+    /// Forgets triplets and clients whose time is over at `now`; how many.
+    pub async fn forget_expired(&self, now: i64) -> Result<u64, DbError> {
+        EXPIRED.run(&self.db, now).await
     }
 
     /// Records a first contact. If somebody else did at the same moment, that row stays.

@@ -10,6 +10,9 @@ const REMEMBER: Stmt = Stmt::per_engine(
     "INSERT INTO senderscore_cache (client_address, score, time) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
 );
 
+/// The table is small and `time` has an index.
+const OLD: Stmt = Stmt::same("DELETE FROM senderscore_cache WHERE time < ?").repeatable();
+
 /// The table.
 pub struct SenderscoreStore {
     db: Db,
@@ -39,5 +42,13 @@ impl SenderscoreStore {
             Err(error) if error.is_duplicate_key() => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// Forgets scores found before `time` (Unix seconds); how many.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn forget_before(&self, time: i64) -> Result<u64, DbError> {
+        self.db.execute(&OLD, &[time.into()]).await.map(|done| done.rows_affected)
     }
 }

@@ -2,7 +2,7 @@
 
 use outrider_core::sql::{Db, DbError, Stmt, Value};
 
-use super::fit;
+use super::{Sweep, fit};
 
 const INSERT: Stmt = Stmt::same(
     "INSERT INTO smtp_sessions (time, time_num, action, reason, instance, client_address, client_name, \
@@ -10,6 +10,14 @@ const INSERT: Stmt = Stmt::same(
      recipient_domain, encryption_protocol, encryption_cipher, server_address, server_port) \
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 );
+
+const OLD: Sweep = Sweep {
+    step: Stmt::same(
+        "SELECT MAX(id) FROM (SELECT id FROM smtp_sessions WHERE id > ? ORDER BY id LIMIT ?) AS step",
+    ),
+    delete: Stmt::same("DELETE FROM smtp_sessions WHERE id > ? AND id <= ? AND time_num < ?").repeatable(),
+    ordered: true,
+};
 
 /// One row. Text of any length; it is cut to the columns' widths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +69,14 @@ impl SessionStore {
     /// The table in this database.
     pub fn new(db: Db) -> SessionStore {
         SessionStore { db }
+    }
+
+    /// Forgets rows from before `time` (Unix seconds); how many.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn forget_before(&self, time: i64) -> Result<u64, DbError> {
+        OLD.run(&self.db, time).await
     }
 
     /// Writes rows, all or none.

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 use outrider_core::sql::{Db, DbError, Done, Engine, Row, Stmt, Transaction, Value};
 
-use super::{AccountCache, fit};
+use super::{AccountCache, Sweep, fit};
 use crate::settings::CacheSettings;
 
 const LIMITS: Stmt = Stmt::same(
@@ -80,6 +80,15 @@ const CLAIM_NOTIFICATION: Stmt = Stmt::same(
     "UPDATE throttle_tracking SET last_notify_time = ? WHERE tid = ? AND account = ? \
      AND (last_notify_time = 0 OR last_notify_time <= init_time OR last_notify_time > init_time + ?)",
 );
+
+const EXPIRED: Sweep = Sweep {
+    step: Stmt::same(
+        "SELECT MAX(id) FROM (SELECT id FROM throttle_tracking WHERE id > ? ORDER BY id LIMIT ?) AS step",
+    ),
+    delete: Stmt::same("DELETE FROM throttle_tracking WHERE id > ? AND id <= ? AND init_time + period < ?")
+        .repeatable(),
+    ordered: false,
+};
 
 /// One row of `throttle`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -249,6 +258,11 @@ impl ThrottleStore {
             }
         }
         Err(contended())
+    }
+
+    /// Forgets counters whose period is over at `now`; how many.
+    pub async fn forget_expired(&self, now: i64) -> Result<u64, DbError> {
+        EXPIRED.run(&self.db, now).await
     }
 
     /// Whether the caller should notify: true for one request a period. Without a row there is nothing to remember it

@@ -10,6 +10,9 @@ use ipnet::IpNet;
 use outrider_core::network;
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 
+use crate::cache::Cache;
+use crate::settings::CacheSettings;
+
 const INBOUND: Stmt = Stmt::same(
     "SELECT w.wb, u.id AS account_id, u.priority AS account_priority, m.id AS other_id, \
      m.priority AS other_priority, m.email FROM wblist w JOIN users u ON u.id = w.rid \
@@ -41,12 +44,14 @@ pub enum Flag {
 /// The tables.
 pub struct WblistStore {
     db: Db,
+    decisions: Cache<String, Option<Flag>>,
 }
 
 impl WblistStore {
     /// The tables in this database.
-    pub fn new(db: Db) -> WblistStore {
-        WblistStore { db }
+    pub fn new(db: Db, cache: &CacheSettings) -> WblistStore {
+        let decisions = Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration());
+        WblistStore { db, decisions }
     }
 
     /// The entry of the recipients' lists that decides about mail from `senders`, a client at `client`.
@@ -61,11 +66,14 @@ impl WblistStore {
         senders: &[String],
         client: Option<IpAddr>,
     ) -> Result<Option<Flag>, DbError> {
-        let mut senders: Vec<Vec<u8>> = senders.iter().map(|key| key.as_bytes().to_vec()).collect();
-        if let Some(client) = client {
-            senders.extend(self.networks_of(client).await?);
-        }
-        self.decide(&INBOUND, recipients, senders).await
+        let fetch = async {
+            let mut keys: Vec<Vec<u8>> = senders.iter().map(|key| key.as_bytes().to_vec()).collect();
+            if let Some(client) = client {
+                keys.extend(self.networks_of(client).await?);
+            }
+            self.decide(&INBOUND, recipients, keys).await
+        };
+        self.decisions.get_or_fetch(cache_key("in", recipients, senders), fetch, DbError::is_temporary).await
     }
 
     /// The entry of the senders' outbound lists that decides about mail to `recipients`.
@@ -73,8 +81,11 @@ impl WblistStore {
     /// # Errors
     /// See [`DbError`].
     pub async fn outbound(&self, senders: &[String], recipients: &[String]) -> Result<Option<Flag>, DbError> {
-        let recipients = recipients.iter().map(|key| key.as_bytes().to_vec()).collect();
-        self.decide(&OUTBOUND, senders, recipients).await
+        let fetch = async {
+            let keys = recipients.iter().map(|key| key.as_bytes().to_vec()).collect();
+            self.decide(&OUTBOUND, senders, keys).await
+        };
+        self.decisions.get_or_fetch(cache_key("out", senders, recipients), fetch, DbError::is_temporary).await
     }
 
     async fn decide(
@@ -99,6 +110,12 @@ impl WblistStore {
             |row: &&Row| row.text("email").is_some_and(|entry| network::cidr_contains(entry, client));
         Ok(rows.iter().filter(contains).filter_map(|row| row.bytes("email").map(<[u8]>::to_vec)).collect())
     }
+}
+
+/// The client's address is among the senders, so the networks that contain it follow from the key. No key holds a
+/// line end.
+fn cache_key(direction: &str, accounts: &[String], others: &[String]) -> String {
+    [direction, &accounts.join("\n"), "", &others.join("\n")].join("\n")
 }
 
 /// Smaller decides first.

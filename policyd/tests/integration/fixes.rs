@@ -226,7 +226,9 @@ async fn session_rows_are_not_lost(world: &World) {
         request.extend([("sasl_username", "alice@example.com"), ("helo_name", helo)]);
         assert_eq!(client.ask(&request).await, "REJECT Policy rejection due to null sender");
     }
-    let lengths = "SELECT LENGTH(helo_name) FROM smtp_sessions ORDER BY id";
+    // Daemons of earlier checks may still be writing theirs.
+    let lengths =
+        "SELECT LENGTH(helo_name) FROM smtp_sessions WHERE action = 'REJECT' AND helo_name <> '' ORDER BY id";
     for _ in 0..100 {
         if world.numbers(&world.iredapd, lengths).await.len() == 3 {
             break;

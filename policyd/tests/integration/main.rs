@@ -3,10 +3,12 @@
 //! What depends on the database runs on SQLite, MariaDB and PostgreSQL alike, one test a server so that each is
 //! started once; a failing check says its name.
 
+mod cleanup;
 mod conversation;
 mod failure;
 mod fixes;
 mod greylisting;
+mod reload;
 mod threats;
 mod throttle;
 mod world;
@@ -25,6 +27,7 @@ async fn run_everywhere(world: &World) {
     throttle::narrow_columns_saturate(world).await;
     greylisting::first_contacts_make_one_row(world).await;
     greylisting::retries_at_once_all_pass(world).await;
+    cleanup::old_rows_go_and_others_stay(world).await;
     fixes::everything_upstream_gets_wrong_in_tables(world).await;
     threats::threat_t13_values_are_never_code(world).await;
     threats::threat_t14_odd_clocks_and_rows(world).await;

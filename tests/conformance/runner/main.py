@@ -18,6 +18,7 @@ def arguments(argv):
     parser.add_argument("--db", choices=["mysql", "postgres", "sqlite"], default="sqlite")
     parser.add_argument("--only", help="passed on to the player: play these cases only")
     parser.add_argument("--profile", action="append", help="play this profile only (srs, quota-status); repeatable")
+    parser.add_argument("--sections", help="compare these parts only (contentfilter): replies,deliveries,sql,log")
     parser.add_argument("--keep", action="store_true", help="leave the folder with settings and logs behind")
     parser.add_argument("files", nargs="+", metavar="FILE")
     return parser.parse_intermixed_args(argv)

@@ -4,7 +4,11 @@
 //! function here, a line in [`TARGETS`], a file `tests/fuzz/targets/NAME.rs`, a `[[bin]]` in its `Cargo.toml`, and seeds in
 //! `tests/fuzz/seeds/NAME/`.
 
+#[path = "fuzz/mail.rs"]
+mod mail;
+
 use bytes::BytesMut;
+pub use mail::{address, dkim_header, smtp_data, smtp_reply, smtp_server};
 use outrider_core::codec::{netstring, policy, socketmap, tcp_table};
 use outrider_core::srs::{self, AddressCheck, Alphabet, Options, Secrets, Sender, Separator, Srs};
 
@@ -18,6 +22,11 @@ pub const TARGETS: &[(&str, Entry)] = &[
     ("socketmap", socketmap),
     ("netstring", netstring),
     ("srs_roundtrip", srs_roundtrip),
+    ("smtp_server", smtp_server),
+    ("smtp_reply", smtp_reply),
+    ("smtp_data", smtp_data),
+    ("address", address),
+    ("dkim_header", dkim_header),
 ];
 
 /// Takes one byte from the front: a choice that the fuzzer can vary.

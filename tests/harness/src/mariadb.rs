@@ -39,6 +39,8 @@ impl MariaDb {
         let folder = Folder::new("maria")?;
         let data = folder.path().join("data");
         let socket_folder = folder.sub("run")?;
+        // Not /tmp: a server that starts there removes the temporary tables of all others.
+        let scratch = folder.sub("tmp")?;
         let mut install = vec![
             "--no-defaults".to_owned(),
             format!("--datadir={}", data.display()),
@@ -47,10 +49,13 @@ impl MariaDb {
             "--auth-root-authentication-method=normal".to_owned(),
             "--skip-test-db".to_owned(),
             "--skip-name-resolve".to_owned(),
+            format!("--tmpdir={}", scratch.display()),
         ];
         if nix::unistd::geteuid().is_root() {
             install.push("--user=mysql".to_owned());
-            run("chown", &["mysql:", &socket_folder.display().to_string()])?;
+            for folder in [&socket_folder, &scratch] {
+                run("chown", &["mysql:", &folder.display().to_string()])?;
+            }
         }
         let install: Vec<&str> = install.iter().map(String::as_str).collect();
         run("mariadb-install-db", &install)?;
@@ -152,6 +157,7 @@ impl Store for MariaDb {
             .arg(option("datadir", "data"))
             .arg(option("tmpdir", "run"))
             .arg(option("socket", "run/server.sock"))
+            .arg(option("tmpdir", "tmp"))
             .arg(option("pid-file", "run/server.pid"))
             .arg(format!("--port={}", self.port.number()))
             .args([

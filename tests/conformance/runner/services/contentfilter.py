@@ -10,6 +10,9 @@ from control import Control
 RENAMED = {"log_template": "log_templ"}
 # Roles in settings that name the player's ports.
 NEXT_HOPS = {"10025": "reinject", "10028": "reinject-mlmmj"}
+# Banks that iRedMail's file defines and settings refer to by name.
+BYPASSES = {"FULL_WHITELIST": ("spam", "virus", "banned", "header"), "NO_SPAM_CHECK": ("spam",),
+            "NO_VIRUS_CHECK": ("virus",), "NO_BANNED_CHECK": ("banned",), "NO_BAD_HEADER_CHECK": ("header",)}
 
 
 def run(ground):
@@ -30,6 +33,7 @@ def run(ground):
     ground.free_ports()
     addresses = [word for role in roles for word in ("--" + role, "127.0.0.1:%d" % ports[role])]
     only = ["--only", ground.options.only] if ground.options.only else []
+    only += ["--sections", ground.options.sections] if ground.options.sections else []
     ground.play("filter_player.py", [*addresses, "--db", database, "--log-file", log,
                                      "--apply-settings", control.command(), *only, *ground.files])
 
@@ -56,6 +60,8 @@ def settings(request, known, ports, log, folder, database):
     ours = {RENAMED.get(name, name.lower()): value for name, value in theirs.items()}
     ours = {name: value for name, value in ours.items() if name in known[""] and value is not None}
     ours["myproduct_name"] = "amavis"
+    # Amavisd leaves the size to Postfix unless told otherwise.
+    ours.setdefault("smtpd_message_size_limit", 0)
     if theirs.get("local_domains") == "ALL":
         ours["local_domains"] = ["."]
     ours["mynetworks"] = [network if "/" in network else network + ("/128" if ":" in network else "/32")
@@ -93,6 +99,9 @@ def banks(theirs, known, ports):
     """Policy banks, with the next hop of list posts on the player's second port."""
     banks = {name: {key: value for key, value in bank.items() if value is not None and key in bank_keys(known)}
              for name, bank in (theirs.get("policy_bank") or {}).items()}
+    for name, checks in BYPASSES.items():
+        keys = ["bypass_%s_checks" % check for check in checks]
+        banks.setdefault(name, {key: True for key in keys if key in bank_keys(known)})
     banks.setdefault("MLMMJ", {}).setdefault("forward_method", "smtp:[127.0.0.1]:10028")
     for bank in banks.values():
         if "forward_method" in bank:

@@ -39,6 +39,8 @@ def settings(binaries, request, port, dns, database):
     # Rows and records change between two cases: nothing may be remembered.
     ours.setdefault("cache", {})["lifetime"] = "0s"
     ours.setdefault("spf", {})["lifetime"] = "0s"
+    # Cases hold rows that the hourly removal would take away.
+    ours.setdefault("cleanup", {})["interval"] = "0s"
     ours.setdefault("dns", {}).update(servers=["127.0.0.1:%d" % dns], cache_size=0)
     # iRedAPD waits for all its look-ups, so cases with a silent name server need more than our five seconds.
     ours.setdefault("limits", {})["request_timeout"] = "30s"
