@@ -1,7 +1,7 @@
 //! One SMTP or LMTP client: commands in, exact replies out (contentfilter section 2).
 //!
 //! Generic over the stream. Replies are gathered while further commands are already there and written in one go, in
-//! the order of the commands. Bounds: [`MAX_BAD_COMMANDS`] lines that are no commands, the line lengths of the codec,
+//! the order of the commands. Bounds: `MAX_BAD_COMMANDS` lines that are no commands, the line lengths of the codec,
 //! `smtpd_timeout` of silence, `smtpd_recipient_limit`, `smtpd_message_size_limit`.
 
 use crate::bank::Bank;
