@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
-use outrider_core::directory::write::Accounts;
+use outrider_core::directory::write::{self, Accounts};
 use outrider_core::sql::Databases;
 use prometheus_client::metrics::counter::Counter;
 
@@ -243,6 +243,7 @@ fn account_api(
             .with_traces(databases.iredapd.clone(), databases.amavisd.clone()),
         lists: lists.clone(),
         journal: Journal::new(databases.iredadmin.clone()),
+        rules: write::Rules::new(databases.iredapd.clone(), databases.amavisd.clone()),
         sessions: lasting.sessions.clone(),
         vault: Vault::new(settings.default_password_scheme, settings.password_workers, env.random.clone()),
         limiter: lasting.limiter.clone(),

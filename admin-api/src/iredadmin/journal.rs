@@ -3,6 +3,7 @@
 //! One row for each change that was made; passwords are never part of it. If the row cannot be written the change stands
 //! and the line is in the daemon's own log, as every request is.
 
+use outrider_core::directory::write::Scope;
 use outrider_core::sql::{Db, Stmt};
 
 use super::actor::Actor;
@@ -52,6 +53,22 @@ impl Journal {
 
 /// What to write down for a call; `None` for those that change nothing.
 pub(crate) fn entry(call: &Call, actor: &Actor, sent: &Parameters) -> Option<Entry> {
+    if let Some((what, scope)) = rule(call) {
+        let account = scope.account();
+        let (domain, username) = match scope {
+            Scope::Global => ("", ""),
+            Scope::Domain(domain) => (domain.as_str(), ""),
+            Scope::User(user) => (user.rsplit_once('@').map_or("", |(_, domain)| domain), user.as_str()),
+        };
+        return Some(Entry {
+            admin: actor.username.clone(),
+            ip: actor.client.map_or_else(|| "unix".to_owned(), |ip| ip.to_string()),
+            domain: domain.to_owned(),
+            username: username.to_owned(),
+            event: if matches!(call, Call::Listed(..)) { "update_wblist" } else { "update" },
+            message: format!("[API] update {what}: {account}"),
+        });
+    }
     // A change of the status alone has events of its own.
     let update = match sent.get("accountStatus") {
         Some("active") => "active",
@@ -93,6 +110,24 @@ pub(crate) fn entry(call: &Call, actor: &Actor, sent: &Parameters) -> Option<Ent
         event,
         message: format!("[API] {event} {what}: {name}{to}"),
     })
+}
+
+/// What a call changes about an account besides the account.
+fn rule(call: &Call) -> Option<(&'static str, &Scope)> {
+    match call {
+        Call::Throttle(Verb::Read, ..)
+        | Call::Greylisting(Verb::Read, _)
+        | Call::GreylistingSenders(Verb::Read, _)
+        | Call::Listed(Verb::Read, ..)
+        | Call::SpamPolicy(Verb::Read, _) => None,
+        Call::Throttle(_, scope, _) => Some(("throttle", scope)),
+        Call::Greylisting(_, scope) => Some(("greylisting", scope)),
+        Call::GreylistingSenders(_, scope) => Some(("greylisting whitelist", scope)),
+        Call::GreylistingDomains => Some(("greylisting whitelist domains", &Scope::Global)),
+        Call::Listed(_, scope, ..) => Some(("wblist", scope)),
+        Call::SpamPolicy(_, scope) => Some(("spam policy", scope)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub(crate) mod limiter;
 mod login;
 pub(crate) mod maildir;
 mod route;
+mod rules;
 pub(crate) mod session;
 mod user;
 mod value;
@@ -25,7 +26,7 @@ mod view;
 use std::sync::Arc;
 
 use outrider_core::clock::SharedClock;
-use outrider_core::directory::write::Accounts;
+use outrider_core::directory::write::{Accounts, Rules};
 use outrider_core::random::SharedRandom;
 use prometheus_client::metrics::counter::Counter;
 
@@ -82,6 +83,8 @@ pub(crate) struct AccountApi {
     /// The lists, whose subscriptions follow the accounts.
     pub(crate) lists: Arc<ListApi>,
     pub(crate) journal: Journal,
+    /// Limits, greylisting, black and white lists and content policies.
+    pub(crate) rules: Rules,
     pub(crate) sessions: Sessions,
     pub(crate) vault: Vault,
     pub(crate) limiter: Arc<Limiter>,
@@ -155,6 +158,17 @@ impl AccountApi {
             Call::Admin(verb, admin) => self.admin(&actor, verb, &admin, sent).await,
             Call::VerifyUser(user) => self.verify_user(&actor, &user, sent).await,
             Call::VerifyAdmin(admin) => self.verify_admin(&actor, &admin, sent).await,
+            Call::Throttle(verb, scope, kind) => self.throttle(&actor, verb, &scope, kind, sent).await,
+            Call::Greylisting(verb, scope) => self.greylisting(&actor, verb, &scope, sent).await,
+            Call::AllGreylisting => self.all_greylisting(&actor).await,
+            Call::GreylistingSenders(verb, scope) => {
+                self.greylisting_senders(&actor, verb, &scope, sent).await
+            }
+            Call::GreylistingDomains => self.greylisting_domains(&actor, sent).await,
+            Call::Listed(verb, scope, direction, colour) => {
+                self.listed(&actor, verb, &scope, (direction, colour), sent).await
+            }
+            Call::SpamPolicy(verb, scope) => self.spam_policy(&actor, verb, &scope, sent).await,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! by the call, after the caller has been authenticated.
 
 use hyper::Method;
+use outrider_core::directory::write::{Colour, Direction, Scope, ThrottleKind};
 
 /// A call, with what its path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,18 @@ pub(crate) enum Call {
     Admin(Verb, String),
     VerifyUser(String),
     VerifyAdmin(String),
+    /// A limit on mail in one direction.
+    Throttle(Verb, Scope, ThrottleKind),
+    /// Whether somebody is greylisted.
+    Greylisting(Verb, Scope),
+    AllGreylisting,
+    /// Senders that are never greylisted.
+    GreylistingSenders(Verb, Scope),
+    /// Domains whose mail servers are never greylisted.
+    GreylistingDomains,
+    /// A black or white list.
+    Listed(Verb, Scope, Direction, Colour),
+    SpamPolicy(Verb, Scope),
 }
 
 /// What to do with an account.
@@ -98,7 +111,60 @@ pub(crate) fn find(method: &Method, path: &str, base: &str) -> Result<Call, NoCa
         ["admin", _] => verb(method).map(|verb| Call::Admin(verb, name(1))),
         ["verify_password", "user", _] => one(method, &[(Method::POST, Call::VerifyUser(name(2)))]),
         ["verify_password", "admin", _] => one(method, &[(Method::POST, Call::VerifyAdmin(name(2)))]),
+        ["greylisting", "all"] => one(method, &[(Method::GET, Call::AllGreylisting)]),
+        ["greylisting", "whitelist_spf_domains"] => one(method, &[(Method::POST, Call::GreylistingDomains)]),
+        ["greylisting", _] => match verb(method)? {
+            Verb::Update => Err(NoCall::MethodNotAllowed),
+            verb => Ok(Call::Greylisting(verb, scope(names[1]))),
+        },
+        ["greylisting", _, "whitelists"] => match verb(method)? {
+            verb @ (Verb::Read | Verb::Create) => Ok(Call::GreylistingSenders(verb, scope(names[1]))),
+            _ => Err(NoCall::MethodNotAllowed),
+        },
+        ["throttle", _, kind] => {
+            let kind = match kind {
+                "inbound" => ThrottleKind::Inbound,
+                "outbound" => ThrottleKind::Outbound,
+                _ => return Err(NoCall::NotFound),
+            };
+            match verb(method)? {
+                Verb::Update => Err(NoCall::MethodNotAllowed),
+                verb => Ok(Call::Throttle(verb, scope(names[1]), kind)),
+            }
+        }
+        ["wblist", direction, colour, _] => {
+            let direction = match direction {
+                "inbound" => Direction::Inbound,
+                "outbound" => Direction::Outbound,
+                _ => return Err(NoCall::NotFound),
+            };
+            let colour = match colour {
+                "whitelist" => Colour::White,
+                "blacklist" => Colour::Black,
+                _ => return Err(NoCall::NotFound),
+            };
+            verb(method).map(|verb| Call::Listed(verb, scope(names[3]), direction, colour))
+        }
+        ["spampolicy", "global"] => policy(method, Scope::Global),
+        ["spampolicy", "domain", _] => policy(method, Scope::Domain(name(2))),
+        ["spampolicy", "user", _] => policy(method, Scope::User(name(2))),
         _ => Err(NoCall::NotFound),
+    }
+}
+
+fn policy(method: &Method, scope: Scope) -> Result<Call, NoCall> {
+    match verb(method)? {
+        Verb::Create => Err(NoCall::MethodNotAllowed),
+        verb => Ok(Call::SpamPolicy(verb, scope)),
+    }
+}
+
+/// `global`, a domain or an address.
+fn scope(name: &str) -> Scope {
+    match name {
+        "global" => Scope::Global,
+        user if user.contains('@') => Scope::User(user.to_owned()),
+        domain => Scope::Domain(domain.to_owned()),
     }
 }
 
@@ -150,6 +216,25 @@ mod tests {
                 "/api/user/u@a.example/change_email/W@a.example",
                 Ok(Call::RenameUser(text("u@a.example"), text("w@a.example"))),
             ),
+            (
+                "POST",
+                "/api/throttle/U@a.example/inbound",
+                Ok(Call::Throttle(Verb::Create, Scope::User(text("u@a.example")), ThrottleKind::Inbound)),
+            ),
+            ("GET", "/api/greylisting/global", Ok(Call::Greylisting(Verb::Read, Scope::Global))),
+            ("GET", "/api/greylisting/all", Ok(Call::AllGreylisting)),
+            (
+                "DELETE",
+                "/api/wblist/outbound/blacklist/a.example",
+                Ok(Call::Listed(
+                    Verb::Delete,
+                    Scope::Domain(text("a.example")),
+                    Direction::Outbound,
+                    Colour::Black,
+                )),
+            ),
+            ("GET", "/api/wblist/sideways/blacklist/a.example", Err(NoCall::NotFound)),
+            ("POST", "/api/spampolicy/global", Err(NoCall::MethodNotAllowed)),
             ("PATCH", "/api/user/u@a.example", Err(NoCall::MethodNotAllowed)),
             ("GET", "/api/user/", Err(NoCall::NotFound)),
             ("GET", "/api//user/u@a.example", Err(NoCall::NotFound)),

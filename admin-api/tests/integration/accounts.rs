@@ -249,3 +249,55 @@ async fn subscriptions_follow_the_account_and_actions_are_written_down() {
     assert_eq!(written, [("update", "u@a.example"), ("delete", "v@a.example")]);
     assert_eq!(rows[0].text("admin"), Some("root@x.example"));
 }
+
+#[tokio::test]
+async fn an_address_is_on_one_list_only_and_rules_go_with_their_account() {
+    let server = Server::start(settings()).await;
+    server.add_domain("a.example").await;
+    server.add_user("u@a.example").await;
+    server.add_admin("root@x.example", &["ALL"]).await;
+    let session = server.login("root@x.example").await;
+    let path = |colour: &str, scope: &str| format!("/api/wblist/inbound/{colour}/{scope}");
+    for (method, colour, addresses) in [
+        ("POST", "whitelist", "a@x.example,b@x.example,c@x.example"),
+        ("POST", "blacklist", "b@x.example"),
+        ("PUT", "whitelist", "c@x.example,b@x.example"),
+    ] {
+        let form = format!("addresses={addresses}");
+        let reply = server.account(&session, method, &path(colour, "u@a.example"), &form).await;
+        assert_eq!(reply.json()["_success"], true);
+    }
+    for (colour, expected) in [("whitelist", json!(["a@x.example"])), ("blacklist", json!(["b@x.example"]))] {
+        let reply = server.account(&session, "GET", &path(colour, "u@a.example"), "").await;
+        assert_eq!(reply.json()["_data"], expected, "{colour}");
+    }
+    for (method, path, form) in [
+        ("POST", "/api/throttle/u@a.example/outbound", "period=60&max_msgs=5"),
+        ("POST", "/api/greylisting/u@a.example", "status=disable"),
+        ("POST", "/api/greylisting/u@a.example/whitelists", "senders=192.0.2.1"),
+        ("PUT", "/api/spampolicy/user/u@a.example", "spam_score=4"),
+        ("POST", "/api/throttle/a.example/outbound", "period=60&max_msgs=50"),
+    ] {
+        assert_eq!(server.account(&session, method, path, form).await.json()["_success"], true, "{path}");
+    }
+    assert_eq!(
+        server.account(&session, "DELETE", "/api/user/u@a.example", "").await.json()["_success"],
+        true
+    );
+    let open = |name: &str| {
+        let file = server.folder.path().join(name);
+        outrider_core::sql::Db::open_file(&file, &outrider_core::sql::PoolOptions::default())
+    };
+    for (database, sql, expected) in [
+        ("iredapd.db", "SELECT COUNT(*) FROM throttle", 1),
+        ("iredapd.db", "SELECT COUNT(*) FROM greylisting WHERE account <> '@.'", 0),
+        ("iredapd.db", "SELECT COUNT(*) FROM greylisting_whitelists", 0),
+        ("amavisd.db", "SELECT COUNT(*) FROM wblist", 0),
+        ("amavisd.db", "SELECT COUNT(*) FROM policy WHERE policy_name <> '@.'", 0),
+        ("amavisd.db", "SELECT COUNT(*) FROM users WHERE policy_id = 0", 0),
+    ] {
+        let stmt = outrider_core::sql::Stmt::same(sql);
+        let row = open(database).fetch_optional(&stmt, &[]).await.unwrap();
+        assert_eq!(row.and_then(|row| row.int_at(0)), Some(expected), "{sql}");
+    }
+}

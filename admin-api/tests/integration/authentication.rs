@@ -51,6 +51,23 @@ const ACCOUNT_ROUTES: &[(&str, &str)] = &[
     ("DELETE", "/api/admin/root@x.example"),
     ("POST", "/api/verify_password/user/u@a.example"),
     ("POST", "/api/verify_password/admin/root@x.example"),
+    ("GET", "/api/throttle/global/inbound"),
+    ("POST", "/api/throttle/a.example/outbound"),
+    ("DELETE", "/api/throttle/u@a.example/outbound"),
+    ("GET", "/api/greylisting/all"),
+    ("GET", "/api/greylisting/a.example"),
+    ("POST", "/api/greylisting/global"),
+    ("DELETE", "/api/greylisting/u@a.example"),
+    ("GET", "/api/greylisting/a.example/whitelists"),
+    ("POST", "/api/greylisting/global/whitelists"),
+    ("POST", "/api/greylisting/whitelist_spf_domains"),
+    ("GET", "/api/wblist/inbound/whitelist/a.example"),
+    ("POST", "/api/wblist/outbound/blacklist/global"),
+    ("PUT", "/api/wblist/inbound/blacklist/u@a.example"),
+    ("DELETE", "/api/wblist/outbound/whitelist/a.example"),
+    ("GET", "/api/spampolicy/global"),
+    ("PUT", "/api/spampolicy/domain/a.example"),
+    ("DELETE", "/api/spampolicy/user/u@a.example"),
 ];
 
 #[tokio::test]

@@ -15,19 +15,28 @@ mod admin;
 mod alias;
 mod domain;
 mod domain_settings;
+mod greylisting;
 mod list;
 mod rename;
+mod scope;
 mod service;
+mod spam_policy;
+mod throttle;
 mod trace;
 mod user;
 mod user_removal;
+mod wblist;
 
 pub use admin::{AdminAccount, AdminChange, AdminKind, NewAdmin};
 pub use alias::AliasChange;
 pub use domain::{DomainChange, NewDomain};
 pub use domain_settings::DomainSettings;
 pub use list::{AccessPolicy, ListChange, NewList};
+pub use scope::{Rules, Scope};
+pub use spam_policy::PolicyColumn;
+pub use throttle::{Throttle, ThrottleKind};
 pub use user::{NewUser, UserChange};
+pub use wblist::{Colour, Direction, ListedAddress};
 
 use crate::sql::{Db, DbError, Stmt, Transaction, Value};
 

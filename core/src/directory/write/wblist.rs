@@ -1,0 +1,152 @@
+//! Black and white lists: `amavisd.wblist` (mail received) and `outbound_wblist` (mail sent) between the accounts in
+//! `users` and the foreign addresses in `mailaddr`. Both hold addresses as octets.
+
+use super::{Result, Rules, Scope, taken};
+use crate::sql::{Stmt, Transaction, Value};
+
+/// Which mail a list is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Mail to the account.
+    Inbound,
+    /// Mail from the account.
+    Outbound,
+}
+
+/// Which list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// Let pass.
+    White,
+    /// Refused.
+    Black,
+}
+
+impl Colour {
+    fn letter(self) -> &'static str {
+        match self {
+            Self::White => "W",
+            Self::Black => "B",
+        }
+    }
+}
+
+/// A foreign address with the priority of its form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedAddress {
+    /// `user@domain`, `@domain`, `@.domain`, an IP address, a network ...
+    pub address: String,
+    /// The more particular the form, the higher.
+    pub priority: i64,
+}
+
+const USER: Stmt = Stmt::same("SELECT id FROM users WHERE email = ?");
+const INSERT_USER: Stmt = Stmt::same("INSERT INTO users (email, priority, policy_id) VALUES (?, ?, 0)");
+const ADDRESS: Stmt = Stmt::same("SELECT id FROM mailaddr WHERE email = ?");
+const INSERT_ADDRESS: Stmt = Stmt::same("INSERT INTO mailaddr (email, priority) VALUES (?, ?)");
+
+struct Statements {
+    read: Stmt,
+    insert: Stmt,
+    delete: Stmt,
+    delete_colour: Stmt,
+    delete_all: Stmt,
+}
+
+/// In `wblist` the account is the recipient (`rid`), in `outbound_wblist` the sender (`sid`).
+const INBOUND: Statements = Statements {
+    read: Stmt::same(
+        "SELECT m.email FROM wblist w JOIN users u ON u.id = w.rid JOIN mailaddr m ON m.id = w.sid \
+         WHERE u.email = ? AND w.wb = ? ORDER BY m.id",
+    ),
+    insert: Stmt::same("INSERT INTO wblist (rid, sid, wb) VALUES (?, ?, ?)"),
+    delete: Stmt::same("DELETE FROM wblist WHERE rid = ? AND sid = ?"),
+    delete_colour: Stmt::same("DELETE FROM wblist WHERE rid = ? AND sid = ? AND wb = ?"),
+    delete_all: Stmt::same("DELETE FROM wblist WHERE rid = ? AND wb = ?"),
+};
+const OUTBOUND: Statements = Statements {
+    read: Stmt::same(
+        "SELECT m.email FROM outbound_wblist w JOIN users u ON u.id = w.sid JOIN mailaddr m ON m.id = w.rid \
+         WHERE u.email = ? AND w.wb = ? ORDER BY m.id",
+    ),
+    insert: Stmt::same("INSERT INTO outbound_wblist (sid, rid, wb) VALUES (?, ?, ?)"),
+    delete: Stmt::same("DELETE FROM outbound_wblist WHERE sid = ? AND rid = ?"),
+    delete_colour: Stmt::same("DELETE FROM outbound_wblist WHERE sid = ? AND rid = ? AND wb = ?"),
+    delete_all: Stmt::same("DELETE FROM outbound_wblist WHERE sid = ? AND wb = ?"),
+};
+
+fn statements(direction: Direction) -> &'static Statements {
+    match direction {
+        Direction::Inbound => &INBOUND,
+        Direction::Outbound => &OUTBOUND,
+    }
+}
+
+impl Rules {
+    /// The addresses on a list.
+    pub async fn listed(&self, scope: &Scope, direction: Direction, colour: Colour) -> Result<Vec<String>> {
+        let args = [Value::bytes(scope.account()), colour.letter().into()];
+        let rows = self.amavisd.fetch_all(&statements(direction).read, &args).await?;
+        Ok(rows.iter().filter_map(|row| row.string("email")).collect())
+    }
+
+    /// Puts addresses on a list, and takes them off the list of the other colour.
+    pub async fn list(
+        &self,
+        scope: &Scope,
+        direction: Direction,
+        colour: Colour,
+        addresses: &[ListedAddress],
+    ) -> Result<()> {
+        let stmts = statements(direction);
+        let mut tx = self.amavisd.begin().await?;
+        let account = user_id(&mut tx, scope).await?;
+        for listed in addresses {
+            let address = id(&mut tx, (&ADDRESS, &INSERT_ADDRESS), &listed.address, listed.priority).await?;
+            tx.execute(&stmts.delete, &[account.into(), address.into()]).await?;
+            let row = [account.into(), address.into(), colour.letter().into()];
+            tx.execute(&stmts.insert, &row).await.map_err(taken)?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Takes addresses off a list; `None` takes off all of them.
+    pub async fn unlist(
+        &self,
+        scope: &Scope,
+        direction: Direction,
+        colour: Colour,
+        addresses: Option<&[String]>,
+    ) -> Result<()> {
+        let stmts = statements(direction);
+        let mut tx = self.amavisd.begin().await?;
+        let row = tx.fetch_optional(&USER, &[Value::bytes(scope.account())]).await?;
+        let Some(account) = row.and_then(|row| row.int_at(0)) else { return Ok(()) };
+        let Some(addresses) = addresses else {
+            tx.execute(&stmts.delete_all, &[account.into(), colour.letter().into()]).await?;
+            return Ok(tx.commit().await?);
+        };
+        for address in addresses {
+            let row = tx.fetch_optional(&ADDRESS, &[Value::bytes(address)]).await?;
+            if let Some(address) = row.and_then(|row| row.int_at(0)) {
+                let args = [account.into(), address.into(), colour.letter().into()];
+                tx.execute(&stmts.delete_colour, &args).await?;
+            }
+        }
+        Ok(tx.commit().await?)
+    }
+}
+
+/// The row of an account in `users`, made where it is missing.
+pub(super) async fn user_id(tx: &mut Transaction, scope: &Scope) -> Result<i64> {
+    id(tx, (&USER, &INSERT_USER), &scope.account(), scope.filter_priority()).await
+}
+
+async fn id(tx: &mut Transaction, (find, insert): (&Stmt, &Stmt), email: &str, priority: i64) -> Result<i64> {
+    if let Some(row) = tx.fetch_optional(find, &[Value::bytes(email)]).await? {
+        return Ok(row.int_at(0).unwrap_or(0));
+    }
+    tx.execute(insert, &[Value::bytes(email), priority.into()]).await.map_err(taken)?;
+    let row = tx.fetch_optional(find, &[Value::bytes(email)]).await?;
+    Ok(row.and_then(|row| row.int_at(0)).unwrap_or(0))
+}
