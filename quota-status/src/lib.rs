@@ -32,10 +32,8 @@ pub use settings::{Grace, OnFailure, Settings};
 use answer::Checker;
 use counters::Counters;
 use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
-use outrider_core::directory::SqlDirectory;
+use outrider_core::directory::{self, Directory};
 use outrider_core::policy_session;
-use outrider_core::schema::Database;
-use outrider_core::sql::Db;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Role of the listener.
@@ -52,7 +50,7 @@ pub struct QuotaStatus {
 #[derive(Clone)]
 struct Current {
     checker: Arc<Checker>,
-    vmail: Db,
+    directory: Arc<dyn Directory>,
 }
 
 impl QuotaStatus {
@@ -67,10 +65,11 @@ impl Current {
         env: &Environment,
         counters: &Arc<Counters>,
     ) -> Result<Self, StartError> {
-        let opened = settings.database.open(Database::Vmail, &env.state_directory).await;
-        let vmail = opened.map_err(|error| StartError::Other(Box::new(error)))?;
-        let directory = Arc::new(SqlDirectory::new(vmail.clone()));
-        Ok(Current { checker: Arc::new(Checker::new(settings, directory, counters.clone())), vmail })
+        let state = &env.state_directory;
+        let opened = directory::open(settings.accounts, &settings.ldap, &settings.database, state).await;
+        let directory = opened.map_err(|error| StartError::Other(Box::new(error)))?;
+        let checker = Arc::new(Checker::new(settings, directory.clone(), counters.clone()));
+        Ok(Current { checker, directory })
     }
 }
 
@@ -98,7 +97,7 @@ impl Daemon for QuotaStatus {
     }
 
     fn health(&self) -> Vec<DependencyHealth> {
-        vec![self.current().vmail.health("vmail")]
+        self.current().directory.health()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings of quota-status: `/etc/outrider/quota-status.toml`. Names and meanings are those of Dovecot where it
 //! has the same setting.
 
+use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::settings::{
     DaemonSettings, Documented, Findings, FrameSettings, Interval, LimitSettings, ListenAddress,
     ListenerSpec, LogSettings, MetricsSettings, ProcessSettings, SectionDoc, Size,
@@ -46,7 +47,11 @@ outrider_core::settings! {
         pub cache_life: Interval = Interval::seconds(3),
         /// Users remembered at most.
         pub cache_size: usize = 10_000,
-        /// Where the accounts are; only `vmail` is used.
+        /// Where the accounts are: "sql" (database vmail) or "ldap" (section ldap, and usage in database iredadmin).
+        pub accounts: AccountSource = AccountSource::Sql,
+        /// The LDAP tree of accounts, for accounts = "ldap".
+        pub ldap: LdapSettings = LdapSettings::default(),
+        /// The databases; only `vmail` is used, with accounts = "ldap" only `iredadmin`.
         pub database: DatabaseSettings = DatabaseSettings::default(),
         /// What is logged, in which form and where to.
         pub log: LogSettings = LogSettings::default(),
@@ -144,6 +149,14 @@ impl DaemonSettings for Settings {
 
     fn check(&self, findings: &mut Findings) {
         self.database.check("database", findings);
+        self.accounts.check(&self.ldap, findings);
+        if self.accounts == AccountSource::Ldap && self.database.iredadmin.is_none() {
+            findings.error(
+                "database.iredadmin",
+                "is not set: an LDAP tree does not say how full a mailbox is",
+                "name the database with table used_quota",
+            );
+        }
         let answers = [
             ("quota_status_success", Some(&self.quota_status_success)),
             ("quota_status_nouser", Some(&self.quota_status_nouser)),

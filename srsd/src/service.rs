@@ -10,7 +10,7 @@ use crate::settings::{OnFailure, Settings, is_host_name};
 use crate::source::SqlSource;
 use outrider_core::clock::SharedClock;
 use outrider_core::daemon::{DependencyHealth, Environment, StartError};
-use outrider_core::directory::{Directory, SqlDirectory};
+use outrider_core::directory::{self, Directory};
 use outrider_core::host_name::full_host_name;
 use outrider_core::log;
 use outrider_core::schema::Database;
@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Service {
     rules: Rules,
     pub(crate) domains: Domains,
-    databases: Vec<(&'static str, Db)>,
+    accounts: Option<Arc<dyn Directory>>,
+    iredapd: Option<Db>,
     on_failure: OnFailure,
     pub(crate) refresh: Duration,
     pub(crate) limits: SessionLimits,
@@ -34,26 +35,26 @@ pub(crate) struct Service {
 impl Service {
     /// Reads secrets and list files and opens the databases, without waiting for a server.
     pub(crate) async fn new(settings: &Settings, env: &Environment) -> Result<Self, StartError> {
-        let mut databases = Vec::new();
         let mut source = SqlSource { accounts: None, iredapd: None };
         if settings.directory_domains {
-            let db = open(settings, Database::Vmail, env).await?;
-            databases.push(("vmail", db.clone()));
-            source.accounts = Some(Arc::new(SqlDirectory::new(db)) as Arc<dyn Directory>);
+            let state = &env.state_directory;
+            let opened = directory::open(settings.accounts, &settings.ldap, &settings.database, state).await;
+            source.accounts = Some(opened.map_err(|error| StartError::Other(Box::new(error)))?);
         }
         if settings.exclude_table {
-            let db = open(settings, Database::Iredapd, env).await?;
-            databases.push(("iredapd", db.clone()));
-            source.iredapd = Some(db);
+            let opened = settings.database.open(Database::Iredapd, &env.state_directory).await;
+            source.iredapd = Some(opened.map_err(|error| StartError::Other(Box::new(error)))?);
         }
-        let domains = match databases.is_empty() {
+        let (accounts, iredapd) = (source.accounts.clone(), source.iredapd.clone());
+        let domains = match accounts.is_none() && iredapd.is_none() {
             true => Domains::none(),
             false => Domains::new(Box::new(source)),
         };
         Ok(Service {
             rules: rules(settings, env)?,
             domains,
-            databases,
+            accounts,
+            iredapd,
             on_failure: settings.on_failure,
             refresh: settings.refresh.duration(),
             limits: SessionLimits {
@@ -65,7 +66,9 @@ impl Service {
 
     /// Whether each database is there.
     pub(crate) fn health(&self) -> Vec<DependencyHealth> {
-        self.databases.iter().map(|(name, db)| db.health(name)).collect()
+        let mut health = self.accounts.as_ref().map_or(Vec::new(), |accounts| accounts.health());
+        health.extend(self.iredapd.as_ref().map(|db| db.health("iredapd")));
+        health
     }
 
     fn log_forward(&self, sender: &str, outcome: &Forward) {
@@ -105,11 +108,6 @@ impl Service {
             Reverse::Undecided => tracing::error!(event = "not reversed", reason = "program fault"),
         }
     }
-}
-
-async fn open(settings: &Settings, database: Database, env: &Environment) -> Result<Db, StartError> {
-    let opened = settings.database.open(database, &env.state_directory).await;
-    opened.map_err(|error| StartError::Other(Box::new(error)))
 }
 
 fn rules(settings: &Settings, env: &Environment) -> Result<Rules, StartError> {

@@ -1,5 +1,6 @@
 //! Settings of srsd: `/etc/outrider/srsd.toml`.
 
+use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::settings::{
     DaemonSettings, Documented, Findings, FrameSettings, Interval, LimitSettings, ListenAddress,
     ListenerSpec, LogSettings, MetricsSettings, ProcessSettings, Secret, SectionDoc,
@@ -58,7 +59,9 @@ outrider_core::settings! {
         /// A file with one local domain a line, as PostSRSd 2 has it.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub domains_file: Option<PathBuf> = None,
-        /// Take the active domains of the accounts database `vmail`, alias domains included, as local.
+        /// Where the accounts are: "sql" (database vmail) or "ldap" (section ldap).
+        pub accounts: AccountSource = AccountSource::Sql,
+        /// Take the active domains of the accounts, alias domains included, as local.
         pub directory_domains: bool = true,
         /// More domains whose senders are left alone; `exclude_style` says what an entry means.
         pub exclude: Vec<String> = Vec::new(),
@@ -75,6 +78,8 @@ outrider_core::settings! {
         pub on_failure: OnFailure = OnFailure::Pass,
         /// Where the domains are read from.
         pub database: DatabaseSettings = DatabaseSettings::default(),
+        /// The LDAP tree of accounts, for accounts = "ldap".
+        pub ldap: LdapSettings = LdapSettings::default(),
         /// What is logged, in which form and where to.
         pub log: LogSettings = LogSettings::default(),
         /// Where metrics and health answers are served.
@@ -233,6 +238,9 @@ impl DaemonSettings for Settings {
             );
         }
         self.database.check("database", findings);
+        if self.directory_domains {
+            self.accounts.check(&self.ldap, findings);
+        }
         for (number, secret) in self.secrets.iter().enumerate() {
             if secret.is_empty() {
                 findings.error("secrets", format!("secret {} is empty", number + 1), "remove it");

@@ -1,10 +1,12 @@
 //! The whole daemon, in this process, on a free port and the embedded database.
 
 use outrider_core::daemon::{Environment, Running, Shutdown, ShutdownTrigger, launch};
+use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::schema::Database;
-use outrider_core::settings::{Interval, ListenAddress};
-use outrider_core::sql::{Db, Stmt, Value};
+use outrider_core::settings::{Interval, ListenAddress, Secret};
+use outrider_core::sql::{Db, DbUrl, Stmt, Value};
 use outrider_quota_status::{OnFailure, QuotaStatus, Settings};
+use outrider_tests::slapd::Slapd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -175,4 +177,58 @@ fn the_example_settings_load() {
     for key in keys.iter().filter(|key| key.path.len() == 1 && !key.section) {
         assert!(text.contains(&format!("\n#{} =", key.name())), "{} is missing", key.name());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_an_ldap_tree_and_usage_of_a_database() {
+    if !Slapd::is_installed() {
+        eprintln!("skipped: slapd is not installed");
+        return;
+    }
+    let mut tree = Slapd::start().expect("started");
+    let state = tempfile::tempdir().expect("folder");
+    // iRedMail keeps used_quota in iredadmin when the accounts are in LDAP; the table is the same.
+    let usage = settings().database.open(Database::Vmail, state.path()).await.expect("a database");
+    const USED: Stmt = Stmt::same("INSERT INTO used_quota (username, bytes) VALUES (?, 1073741824)");
+    for name in ["alice@example.com", "bob@example.com", "noquota@example.com"] {
+        usage.execute(&USED, &[name.into()]).await.expect("inserted");
+    }
+    let mut settings = Settings {
+        accounts: AccountSource::Ldap,
+        ldap: LdapSettings {
+            uri: tree.uri().parse().expect("an address"),
+            base_dn: Slapd::BASE_DN.to_owned(),
+            bind_dn: Slapd::BIND_DN.to_owned(),
+            bind_password: Secret::new(Slapd::BIND_PASSWORD),
+            ..LdapSettings::default()
+        },
+        cache_life: Interval::seconds(0),
+        ..settings()
+    };
+    settings.database.iredadmin = Some(DbUrl::sqlite(&state.path().join("vmail.db")));
+    let server = Server::start(settings, state.path()).await;
+    for (recipient, expected) in [
+        ("alice@example.com", FULL),
+        ("Alice+box@Example.com", FULL),
+        // Her further addresses lead to her mailbox without any setting, unlike those of SQL accounts.
+        ("nick@example.com", FULL),
+        ("alice@alias.example", FULL),
+        ("bob@example.com", DUNNO),
+        ("carol@example.com", DUNNO),
+        ("noquota@example.com", DUNNO),
+        ("sales@example.com", DUNNO),
+        ("nobody@example.com", DUNNO),
+        ("*@example.com", DUNNO),
+    ] {
+        assert_eq!(server.ask(&request(recipient, "size=1000\n")).await, expected, "{recipient}");
+    }
+    tree.stop().expect("stopped");
+    assert_eq!(server.ask(&request("alice@example.com", "size=1\n")).await, DEFER);
+    tree.resume().expect("started");
+    let begin = Instant::now();
+    while server.ask(&request("alice@example.com", "size=1\n")).await != FULL {
+        assert!(begin.elapsed() < Duration::from_secs(15), "the way back was not found");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.stop().await;
 }

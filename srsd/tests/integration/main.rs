@@ -2,10 +2,12 @@
 
 use outrider_core::clock::TestClock;
 use outrider_core::daemon::{BoundListener, Environment, Running, Shutdown, ShutdownTrigger, launch};
+use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::schema::Database;
 use outrider_core::settings::{ListenAddress, Secret};
 use outrider_core::sql::{Stmt, Value};
 use outrider_srsd::{OnFailure, Settings, Srsd};
+use outrider_tests::slapd::Slapd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,5 +194,48 @@ fn the_example_settings_load() {
     let keys = outrider_core::settings::keys::<Settings>();
     for key in keys.iter().filter(|key| key.path.len() == 1 && !key.section) {
         assert!(text.contains(&format!("\n#{} =", key.name())), "{} is missing", key.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_domains_of_an_ldap_tree_survive_its_outage() {
+    if !Slapd::is_installed() {
+        eprintln!("skipped: slapd is not installed");
+        return;
+    }
+    let mut tree = Slapd::start().expect("started");
+    let state = tempfile::tempdir().expect("folder");
+    let settings = Settings {
+        accounts: AccountSource::Ldap,
+        ldap: LdapSettings {
+            uri: tree.uri().parse().expect("an address"),
+            base_dn: Slapd::BASE_DN.to_owned(),
+            bind_dn: Slapd::BIND_DN.to_owned(),
+            bind_password: Secret::new(Slapd::BIND_PASSWORD),
+            ..LdapSettings::default()
+        },
+        ..settings()
+    };
+    let server = Server::start(settings.clone(), state.path()).await;
+    let all = async || {
+        for domain in ["example.com", "Second.example", "backup.example"] {
+            let answer = server.ask("forward", &format!("get user@{domain}\n")).await;
+            assert!(answer.starts_with("500 "), "{domain}: {answer}");
+        }
+        for domain in ["off.example", "lost.example", "remote.example"] {
+            let answer = server.ask("forward", &format!("get user@{domain}\n")).await;
+            assert!(answer.starts_with("200 SRS0="), "{domain}: {answer}");
+        }
+    };
+    all().await;
+    tree.stop().expect("stopped");
+    all().await;
+    server.stop().await;
+    // One that never saw the tree knows no domain, and says so or lets mail pass.
+    for (on_failure, begin) in [(OnFailure::Pass, "500 "), (OnFailure::Defer, "400 ")] {
+        let server = Server::start(Settings { on_failure, ..settings.clone() }, state.path()).await;
+        let answer = server.ask("forward", "get user@remote.example\n").await;
+        assert!(answer.starts_with(begin), "{answer}");
+        server.stop().await;
     }
 }
