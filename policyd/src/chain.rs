@@ -37,11 +37,13 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// The rules that the settings enable. Unknown names are left out; the settings check reports them.
+    /// The rules that the settings enable. Unknown names, and rules about accounts kept elsewhere, are left out; the
+    /// settings check reports them.
     pub fn new(settings: &Settings) -> Chain {
         let mut rules: Vec<Plugin> = Vec::new();
         for plugin in settings.plugins.iter().filter_map(|name| Plugin::by_name(name)) {
-            if !rules.contains(&plugin) {
+            let fits = plugin.accounts().is_none_or(|source| source == settings.accounts);
+            if fits && !rules.contains(&plugin) {
                 rules.push(plugin);
             }
         }
@@ -105,6 +107,7 @@ fn on_failure(error: &RuleError, settings: &Settings) -> OnFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outrider_core::directory::AccountSource;
 
     fn order(settings: &Settings) -> Vec<&'static str> {
         Chain::new(settings).rules().iter().map(|plugin| plugin.name()).collect()
@@ -126,6 +129,8 @@ mod tests {
                 "amavisd_wblist",
             ]
         );
+        settings.accounts = AccountSource::Ldap;
+        assert_eq!(order(&settings)[5..], ["ldap_maillist_access_policy", "amavisd_wblist"]);
         settings.plugins =
             ["senderscore", "no_such_plugin", "reject_to_hostname", "reject_null_sender", "senderscore"]
                 .map(String::from)

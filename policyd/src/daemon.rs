@@ -7,7 +7,7 @@ use std::time::Duration;
 use outrider_core::clock::SharedClock;
 use outrider_core::codec::policy;
 use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
-use outrider_core::directory::{CachedDirectory, DirectorySettings, SqlDirectory};
+use outrider_core::directory::{self, CachedDirectory, DirectorySettings};
 use outrider_core::dns::{DnsSettings, HickoryResolver, Resolver};
 use outrider_core::metrics::Metrics;
 use outrider_core::network::NetworkList;
@@ -42,7 +42,6 @@ pub struct Policyd {
 pub(crate) struct Snapshot {
     pub(crate) context: Context,
     pub(crate) chain: Chain,
-    vmail: Db,
     amavisd: Db,
     iredapd: Db,
 }
@@ -80,7 +79,8 @@ impl Snapshot {
                 .await
                 .map_err(|error| StartError::Settings(error.to_string()))
         };
-        let vmail = open(Database::Vmail).await?;
+        let accounts = directory::open(settings.accounts, &settings.ldap, &settings.database, state).await;
+        let accounts = accounts.map_err(|error| StartError::Settings(error.to_string()))?;
         let amavisd = open(Database::Amavisd).await?;
         let iredapd = open(Database::Iredapd).await?;
         let resolver: Arc<dyn Resolver> = Arc::new(resolver(&settings.dns)?);
@@ -90,11 +90,7 @@ impl Snapshot {
             mynetworks: NetworkList::new(&settings.mynetworks),
             hostname: hostname(&settings),
             senders: SenderExceptions::new(&settings),
-            directory: Arc::new(CachedDirectory::new(
-                Arc::new(SqlDirectory::new(vmail.clone())),
-                &cache,
-                clock.clone(),
-            )),
+            directory: Arc::new(CachedDirectory::new(accounts, &cache, clock.clone())),
             stores: Stores::new(&iredapd, &amavisd, &settings.cache),
             spf: SpfLookup::new(resolver.clone(), &settings.spf),
             resolver,
@@ -103,7 +99,7 @@ impl Snapshot {
             clock,
             settings: settings.clone(),
         };
-        Ok(Snapshot { chain: Chain::new(&settings), context, vmail, amavisd, iredapd })
+        Ok(Snapshot { chain: Chain::new(&settings), context, amavisd, iredapd })
     }
 }
 
@@ -187,10 +183,8 @@ impl Daemon for Policyd {
 
     fn health(&self) -> Vec<DependencyHealth> {
         let snapshot = self.snapshot();
-        vec![
-            snapshot.vmail.health("vmail"),
-            snapshot.amavisd.health("amavisd"),
-            snapshot.iredapd.health("iredapd"),
-        ]
+        let mut health = snapshot.context.directory.health();
+        health.extend([snapshot.amavisd.health("amavisd"), snapshot.iredapd.health("iredapd")]);
+        health
     }
 }

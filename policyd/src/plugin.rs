@@ -6,6 +6,8 @@
 
 mod amavisd_wblist;
 mod greylisting;
+mod ldap_force_change_password;
+mod ldap_maillist_access_policy;
 mod list_access;
 mod reject_null_sender;
 mod reject_sender_login_mismatch;
@@ -17,6 +19,8 @@ mod sql_ml_access_policy;
 mod throttle;
 mod wblist_rdns;
 mod whitelist_outbound_recipient;
+
+use outrider_core::directory::AccountSource;
 
 use crate::context::{Context, RuleError};
 use crate::request::{PolicyRequest, State};
@@ -34,15 +38,17 @@ pub enum Plugin {
     Throttle,
     SqlMlAccessPolicy,
     SqlAliasAccessPolicy,
+    LdapMaillistAccessPolicy,
     AmavisdWblist,
     WhitelistOutboundRecipient,
     Senderscore,
     SqlForceChangePassword,
+    LdapForceChangePassword,
 }
 
 impl Plugin {
     /// All rules.
-    pub const ALL: [Plugin; 12] = [
+    pub const ALL: [Plugin; 14] = [
         Plugin::RejectNullSender,
         Plugin::RejectToHostname,
         Plugin::WblistRdns,
@@ -51,14 +57,16 @@ impl Plugin {
         Plugin::Throttle,
         Plugin::SqlMlAccessPolicy,
         Plugin::SqlAliasAccessPolicy,
+        Plugin::LdapMaillistAccessPolicy,
         Plugin::AmavisdWblist,
         Plugin::WhitelistOutboundRecipient,
         Plugin::Senderscore,
         Plugin::SqlForceChangePassword,
+        Plugin::LdapForceChangePassword,
     ];
 
-    /// Those that iRedMail enables on a server with an SQL database of accounts.
-    pub const IREDMAIL: [Plugin; 8] = [
+    /// Those that iRedMail enables, whatever keeps the accounts.
+    pub const IREDMAIL: [Plugin; 9] = [
         Plugin::RejectNullSender,
         Plugin::WblistRdns,
         Plugin::RejectSenderLoginMismatch,
@@ -67,6 +75,7 @@ impl Plugin {
         Plugin::AmavisdWblist,
         Plugin::SqlAliasAccessPolicy,
         Plugin::SqlMlAccessPolicy,
+        Plugin::LdapMaillistAccessPolicy,
     ];
 
     /// The rule of a name in the `plugins` setting.
@@ -89,6 +98,8 @@ impl Plugin {
             Plugin::WhitelistOutboundRecipient => "whitelist_outbound_recipient",
             Plugin::Senderscore => "senderscore",
             Plugin::SqlForceChangePassword => "sql_force_change_password",
+            Plugin::LdapMaillistAccessPolicy => "ldap_maillist_access_policy",
+            Plugin::LdapForceChangePassword => "ldap_force_change_password",
         }
     }
 
@@ -101,11 +112,22 @@ impl Plugin {
             Plugin::Greylisting => 80,
             Plugin::Throttle => 60,
             Plugin::SqlMlAccessPolicy => 51,
-            Plugin::SqlAliasAccessPolicy => 50,
+            Plugin::SqlAliasAccessPolicy | Plugin::LdapMaillistAccessPolicy => 50,
             Plugin::AmavisdWblist => 40,
             Plugin::WhitelistOutboundRecipient => 30,
             Plugin::Senderscore => 10,
-            Plugin::SqlForceChangePassword => 0,
+            Plugin::SqlForceChangePassword | Plugin::LdapForceChangePassword => 0,
+        }
+    }
+
+    /// What keeps the accounts that it is about; `None` if it is about any.
+    pub fn accounts(self) -> Option<AccountSource> {
+        match self {
+            Plugin::SqlMlAccessPolicy | Plugin::SqlAliasAccessPolicy | Plugin::SqlForceChangePassword => {
+                Some(AccountSource::Sql)
+            }
+            Plugin::LdapMaillistAccessPolicy | Plugin::LdapForceChangePassword => Some(AccountSource::Ldap),
+            _ => None,
         }
     }
 
@@ -135,6 +157,8 @@ impl Plugin {
             Plugin::WhitelistOutboundRecipient => whitelist_outbound_recipient::check(request, context).await,
             Plugin::Senderscore => senderscore::check(request, context).await,
             Plugin::SqlForceChangePassword => sql_force_change_password::check(request, context).await,
+            Plugin::LdapMaillistAccessPolicy => ldap_maillist_access_policy::check(request, context).await,
+            Plugin::LdapForceChangePassword => ldap_force_change_password::check(request, context).await,
         }
     }
 }

@@ -8,6 +8,7 @@ mod rules;
 
 use std::collections::BTreeMap;
 
+use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::dns::DnsSettings;
 use outrider_core::network::NetworkList;
 use outrider_core::settings::{
@@ -79,7 +80,10 @@ outrider_core::settings! {
     pub struct Settings {
         /// Where Postfix asks.
         pub listen: Vec<ListenAddress> = vec![ListenAddress::Tcp(([127, 0, 0, 1], 7777).into())],
-        /// The rules to ask. The order does not matter: each has a priority.
+        /// Where the accounts are: "sql" (database vmail) or "ldap" (section ldap).
+        pub accounts: AccountSource = AccountSource::Sql,
+        /// The rules to ask. The order does not matter: each has a priority. Those whose names begin with sql_ or ldap_
+        /// are asked when the accounts are there.
         pub plugins: Vec<String> = Plugin::IREDMAIL.iter().map(|plugin| plugin.name().to_owned()).collect(),
         /// Priorities that replace the built-in ones, such as { amavisd_wblist = 99 }; larger is asked first.
         pub plugin_priorities: BTreeMap<String, i64> = BTreeMap::new(),
@@ -114,7 +118,7 @@ outrider_core::settings! {
         pub throttle: ThrottleSettings = ThrottleSettings::default(),
         /// The rules amavisd_wblist and wblist_rdns.
         pub wblist: WblistSettings = WblistSettings::default(),
-        /// The rule sql_force_change_password.
+        /// The rules sql_force_change_password and ldap_force_change_password.
         pub force_change_password: ChangePasswordSettings = ChangePasswordSettings::default(),
         /// The rule of that name.
         pub senderscore: SenderscoreSettings = SenderscoreSettings::default(),
@@ -126,6 +130,8 @@ outrider_core::settings! {
         pub cleanup: CleanupSettings = CleanupSettings::default(),
         /// The databases.
         pub database: DatabaseSettings = DatabaseSettings::default(),
+        /// The LDAP tree of accounts, for accounts = "ldap".
+        pub ldap: LdapSettings = LdapSettings::default(),
         /// Name servers.
         pub dns: DnsSettings = DnsSettings::default(),
         /// The log.
@@ -173,6 +179,7 @@ impl DaemonSettings for Settings {
             findings.error("cache.entries", "must be at least 1", "write lifetime = \"0s\" to keep nothing");
         }
         self.database.check("database", findings);
+        self.accounts.check(&self.ldap, findings);
         self.dns.check("dns", findings);
         rules::check(self, findings);
     }
@@ -180,6 +187,15 @@ impl DaemonSettings for Settings {
 
 fn check_plugins(settings: &Settings, findings: &mut Findings) {
     for name in &settings.plugins {
+        // The default names rules for either kind of accounts.
+        let elsewhere = Plugin::by_name(name).is_some_and(|plugin| {
+            !Plugin::IREDMAIL.contains(&plugin)
+                && plugin.accounts().is_some_and(|source| source != settings.accounts)
+        });
+        if elsewhere {
+            let reason = format!("{name:?} is about accounts that are kept elsewhere; it is left out");
+            findings.warning("plugins", reason, "see the setting accounts");
+        }
         if Plugin::by_name(name).is_none() {
             let reason = format!("there is no rule {name:?}; it is left out");
             let known: Vec<&str> = Plugin::ALL.iter().map(|plugin| plugin.name()).collect();
@@ -204,7 +220,7 @@ mod tests {
         let mut findings = Findings::new();
         settings.check(&mut findings);
         assert!(findings.is_empty(), "{findings}");
-        assert_eq!(settings.plugins.len(), 8);
+        assert_eq!(settings.plugins.len(), 9);
         assert!(settings.plugins.contains(&"greylisting".to_owned()));
         assert_eq!(settings.listeners()[0].role, "policy");
     }
@@ -222,7 +238,9 @@ mod tests {
     #[test]
     fn findings_name_the_key() {
         type Change = fn(&mut Settings);
-        let cases: [(Change, &str, bool); 7] = [
+        let cases: [(Change, &str, bool); 9] = [
+            (|s| s.accounts = AccountSource::Ldap, "ldap.base_dn", true),
+            (|s| s.plugins.push("ldap_force_change_password".into()), "plugins", false),
             (|s| s.plugins.push("no_such_plugin".into()), "plugins", false),
             (|s| s.plugin_priorities.extend([("senderscore".into(), 5)]), "plugin_priorities", false),
             (|s| s.mynetworks.push("192.0.2.1/24".into()), "mynetworks", false),

@@ -20,6 +20,8 @@ pub enum Reply {
     Whitelisted,
     /// Accepted and thrown away.
     Discard,
+    /// Refused: the list is disabled.
+    Rejected,
     /// An authenticated client used the null sender.
     NullSender,
     /// A sender of a local domain without login.
@@ -50,6 +52,7 @@ impl Reply {
         Cow::Borrowed(match self {
             Reply::Whitelisted => "OK",
             Reply::Discard => "DISCARD Policy discard",
+            Reply::Rejected => "REJECT Policy rejection",
             Reply::NullSender => "REJECT Policy rejection due to null sender",
             Reply::ForgedSender => "REJECT SMTP AUTH is required for users under this sender domain",
             Reply::LoginMismatch => "REJECT Sender is not same as SMTP authenticate username",
@@ -76,6 +79,7 @@ impl Reply {
         match self {
             Reply::Whitelisted => "whitelisted",
             Reply::Discard => "discard",
+            Reply::Rejected => "rejected",
             Reply::NullSender => "null_sender",
             Reply::ForgedSender => "forged_sender",
             Reply::LoginMismatch => "login_mismatch",

@@ -6,7 +6,7 @@
 //! lists of which the user is a member. The sender's extension does not count, the login's does.
 
 use outrider_core::address;
-use outrider_core::directory::DomainScope;
+use outrider_core::directory::{AccountSource, DomainScope, SenderRights};
 
 use crate::context::{Context, RuleError};
 use crate::request::PolicyRequest;
@@ -53,6 +53,9 @@ async fn may_use_sender(request: &PolicyRequest, context: &Context) -> Result<bo
     if may_use_senders_by_settings(request, context) {
         return Ok(true);
     }
+    if context.directory.source() == AccountSource::Ldap {
+        return has_sender_in_tree(context, sender, login).await;
+    }
     let mut sender = sender.to_owned();
     if settings.allow_aliases {
         if context.directory.login_has_alias(login, &sender).await? {
@@ -84,10 +87,22 @@ fn may_use_senders_by_settings(request: &PolicyRequest, context: &Context) -> bo
     request.sender_domain == *domain && (logins.contains("@.") || logins.contains(&format!("@{domain}")))
 }
 
-async fn is_member(context: &Context, list: &str, login: &str) -> Result<bool, RuleError> {
-    if context.directory.alias_has_member(list, login).await? {
+/// An LDAP tree lists the addresses of a user below alias domains too, so that one question is enough.
+async fn has_sender_in_tree(context: &Context, sender: &str, login: &str) -> Result<bool, RuleError> {
+    let settings = &context.settings.reject_sender_login_mismatch;
+    let rights = SenderRights { aliases: settings.allow_aliases, lists: settings.allow_list_members };
+    if context.directory.login_may_use(login, sender, rights).await? {
         return Ok(true);
     }
+    Ok(settings.allow_list_members && is_subscriber(context, sender, login).await?)
+}
+
+async fn is_member(context: &Context, list: &str, login: &str) -> Result<bool, RuleError> {
+    Ok(context.directory.alias_has_member(list, login).await? || is_subscriber(context, list, login).await?)
+}
+
+/// Whether the list manager of the mailing list `list` knows the user.
+async fn is_subscriber(context: &Context, list: &str, login: &str) -> Result<bool, RuleError> {
     let Some(api) = &context.list_api else { return Ok(false) };
     Ok(context.directory.is_active_maillist(list).await? && api.has_subscriber(list, login).await)
 }

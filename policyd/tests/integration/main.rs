@@ -8,6 +8,7 @@ mod conversation;
 mod failure;
 mod fixes;
 mod greylisting;
+mod ldap;
 mod reload;
 mod threats;
 mod throttle;
