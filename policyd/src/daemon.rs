@@ -56,12 +56,16 @@ struct DecisionLabels {
 pub(crate) struct PolicyMetrics {
     pub(crate) frame: Arc<Metrics>,
     decisions: Family<DecisionLabels, Counter>,
+    /// Postfix never repeats an attribute; somebody else is asking, or trying something.
+    pub(crate) repeated: Counter,
 }
 
 impl PolicyMetrics {
     fn new(frame: Arc<Metrics>) -> PolicyMetrics {
         let decisions = frame.family("decisions_total", "Answers by the rule that gave them and by kind");
-        PolicyMetrics { frame, decisions }
+        let repeated = frame
+            .counter("repeated_attributes_total", "Attributes that occurred more than once in a request");
+        PolicyMetrics { frame, decisions, repeated }
     }
 
     pub(crate) fn decided(&self, check: &'static str, action: &'static str, elapsed: Duration) {

@@ -55,7 +55,7 @@ impl Notice {
              - User: {user}\n- Client IP address: {}\n- Throttle type: {}\n- Throttle setting: {}\n\
              - Limit: {limit}\n- Detailed setting: {}\n",
             line(&settings.sender_name),
-            line(&settings.smtp_user),
+            line(&settings.sender),
             settings.recipients.iter().map(|name| line(name)).collect::<Vec<_>>().join(", "),
             self.limit_name,
             line(&self.client_address),
@@ -121,7 +121,7 @@ async fn sendmail(settings: &NotificationSettings, message: String) -> std::io::
     let program: &PathBuf = &settings.sendmail;
     let mut child = Command::new(program)
         .arg("-f")
-        .arg(&settings.smtp_user)
+        .arg(&settings.sender)
         .arg("--")
         .args(&settings.recipients)
         .stdin(Stdio::piped())

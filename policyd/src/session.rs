@@ -24,6 +24,7 @@ impl PolicyHandler for Policyd {
     async fn answer(&self, request: Request, peer: &Peer) -> Action {
         let start = Instant::now();
         let _inflight = self.metrics.frame.inflight();
+        self.metrics.repeated.inc_by(request.repeated() as u64);
         let snapshot = self.snapshot();
         let settings = &snapshot.context.settings;
         match PolicyRequest::parse(&request, settings) {

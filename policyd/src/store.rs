@@ -15,7 +15,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_core::sql::{Db, DbError, Stmt};
+use outrider_core::sql::{Db, DbError, Done, Stmt, Value};
 
 use crate::cache::Cache;
 use crate::settings::CacheSettings;
@@ -93,6 +93,17 @@ impl<V: Default> AccountCache<V> {
         }
         Ok(known.into_iter().flatten().collect())
     }
+}
+
+/// Runs a write again that the server has undone in favour of another (a deadlock, a lock not given in time).
+pub(crate) async fn write(db: &Db, stmt: &Stmt, args: &[Value]) -> Result<Done, DbError> {
+    for _ in 0..2 {
+        match db.execute(stmt, args).await {
+            Err(DbError::TryAgain(_)) => {}
+            other => return other,
+        }
+    }
+    db.execute(stmt, args).await
 }
 
 /// How a table is rid of rows that have had their time: in steps of so many rows in the order of their ids, each step

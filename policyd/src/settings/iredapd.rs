@@ -16,6 +16,8 @@ pub enum Meaning {
     Minutes(&'static str),
     /// A number of days as a time.
     Days(&'static str),
+    /// A number, which may be given as text.
+    Number(&'static str),
     /// A text that is left out when empty.
     NotEmpty(&'static str),
     /// Lower-cased list.
@@ -29,7 +31,9 @@ pub enum Meaning {
     Dropped(&'static str),
 }
 
-use Meaning::{Account, As, Days, Dropped, Installation, LowerList, Minutes, NotEmpty, Seconds};
+use Meaning::{Account, As, Days, Dropped, Installation, LowerList, Minutes, NotEmpty, Number, Seconds};
+
+const SENDMAIL: &str = "notices are handed to the sendmail program";
 
 /// Every name that iRedAPD 6.1 knows, and `hostname` for the system's host name.
 pub const NAMES: &[(&str, Meaning)] = &[
@@ -62,19 +66,19 @@ pub const NAMES: &[(&str, Meaning)] = &[
     ("NOTIFICATION_RECIPIENTS", As("notification.recipients")),
     ("NOTIFICATION_SENDER_NAME", As("notification.sender_name")),
     ("NOTIFICATION_SMTP_DEBUG_LEVEL", Dropped("the log level decides")),
-    ("NOTIFICATION_SMTP_PASSWORD", NotEmpty("notification.smtp_password")),
-    ("NOTIFICATION_SMTP_PORT", As("notification.smtp_port")),
-    ("NOTIFICATION_SMTP_SERVER", As("notification.smtp_server")),
-    ("NOTIFICATION_SMTP_STARTTLS", As("notification.smtp_starttls")),
-    ("NOTIFICATION_SMTP_USER", As("notification.smtp_user")),
+    ("NOTIFICATION_SMTP_PASSWORD", Dropped(SENDMAIL)),
+    ("NOTIFICATION_SMTP_PORT", Dropped(SENDMAIL)),
+    ("NOTIFICATION_SMTP_SERVER", Dropped(SENDMAIL)),
+    ("NOTIFICATION_SMTP_STARTTLS", Dropped(SENDMAIL)),
+    ("NOTIFICATION_SMTP_USER", As("notification.sender")),
     ("PLUGIN_PRIORITIES", As("plugin_priorities")),
     ("RECIPIENT_DELIMITERS", As("recipient_delimiters")),
     ("SENDERSCORE_CACHE_DAYS", Days("senderscore.keep")),
-    ("SENDERSCORE_REJECT_SCORE", As("senderscore.reject_score")),
-    ("SPF_MAX_DNS_QUERIES", As("spf.max_queries")),
+    ("SENDERSCORE_REJECT_SCORE", Number("senderscore.reject_score")),
+    ("SPF_MAX_DNS_QUERIES", Number("spf.max_queries")),
     ("SQL_CONNECTION_MAX_OVERFLOW", Dropped("connections are opened as needed")),
     ("SQL_CONNECTION_POOL_RECYCLE", Dropped("connections are renewed as needed")),
-    ("SQL_CONNECTION_POOL_SIZE", As("database.max_connections")),
+    ("SQL_CONNECTION_POOL_SIZE", Number("database.max_connections")),
     ("SQL_DB_DRIVER", Dropped("the driver is built in")),
     ("SYSLOG_FACILITY", Installation),
     ("SYSLOG_PORT", Installation),
@@ -162,7 +166,8 @@ pub fn translate(settings: &Map<String, Value>) -> Translation {
 fn convert(meaning: Meaning, value: &Value) -> Result<Option<(&'static str, Value)>, String> {
     let odd = || format!("cannot be read: {value}");
     Ok(match meaning {
-        As(key) => Some((key, plain(value))),
+        As(key) => Some((key, value.clone())),
+        Number(key) => Some((key, Value::from(number(value).ok_or_else(odd)?))),
         Seconds(key) => Some((key, interval(value, 1.0).ok_or_else(odd)?)),
         Minutes(key) => Some((key, interval(value, 60.0).ok_or_else(odd)?)),
         Days(key) => Some((key, interval(value, 86_400.0).ok_or_else(odd)?)),
@@ -181,12 +186,8 @@ fn convert(meaning: Meaning, value: &Value) -> Result<Option<(&'static str, Valu
     })
 }
 
-/// Numbers may be given as text (`'587'`), which our typed keys would refuse.
-fn plain(value: &Value) -> Value {
-    match value.as_str().map(str::parse::<i64>) {
-        Some(Ok(number)) => Value::from(number),
-        _ => value.clone(),
-    }
+fn number(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 fn interval(value: &Value, seconds: f64) -> Option<Value> {
@@ -234,7 +235,7 @@ mod tests {
         let (ours, translation) = translated(json!({
             "GREYLISTING_BLOCK_EXPIRE": 1, "GREYLISTING_UNAUTH_TRIPLET_EXPIRE": "2", "DNS_QUERY_TIMEOUT": 1.5,
             "ALLOWED_FORGED_SENDERS": ["Bob@Example.com"], "PLUGIN_PRIORITIES": {"amavisd_wblist": 99},
-            "WL_RCPT_LOCAL_ACCOUNT": "anything", "NOTIFICATION_SMTP_PORT": "25", "NOTIFICATION_SMTP_PASSWORD": "",
+            "WL_RCPT_LOCAL_ACCOUNT": "anything", "GREYLISTING_MESSAGE": "421", "SENDERSCORE_REJECT_SCORE": "25", "mlmmjadmin_api_auth_token": "",
             "MYNETWORKS": ["10.0.0.0/8"], "plugins": ["greylisting"], "hostname": "mx.example.com",
         }));
         assert_eq!(ours.greylisting.block.duration().as_secs(), 60);
@@ -243,8 +244,9 @@ mod tests {
         assert_eq!(ours.reject_sender_login_mismatch.allowed_forged_senders, ["bob@example.com"]);
         assert_eq!(ours.plugin_priorities["amavisd_wblist"], 99);
         assert_eq!(ours.whitelist_outbound_recipient.account, WhitelistAccount::Global);
-        assert_eq!(ours.notification.smtp_port, 25);
-        assert!(ours.notification.smtp_password.is_none());
+        assert_eq!(ours.senderscore.reject_score, 25);
+        assert_eq!(ours.greylisting.message, "421");
+        assert!(ours.reject_sender_login_mismatch.list_api_token.is_none());
         assert_eq!(ours.hostname.as_deref(), Some("mx.example.com"));
         assert_eq!((translation.unknown.len(), translation.remarks.len()), (0, 0));
     }

@@ -36,7 +36,7 @@ outrider_core::settings! {
         pub skip_greylisting: bool = false,
         /// Leave out whitelisted requests.
         pub skip_whitelisted: bool = false,
-        /// Rows that may wait for the database; more are dropped and counted.
+        /// Rows that may wait for the database; more are dropped and counted. A change needs a restart.
         pub queue: usize = 10_000,
     }
 }
@@ -174,19 +174,10 @@ outrider_core::settings! {
     pub struct NotificationSettings {
         /// Who gets it; nobody if empty.
         pub recipients: Vec<String> = vec!["root".to_owned()],
-        /// The program that sends it when no SMTP password is set.
+        /// The program that sends it.
         pub sendmail: PathBuf = PathBuf::from("/usr/sbin/sendmail"),
-        /// The submission server used when `smtp_password` is set.
-        pub smtp_server: String = "localhost".to_owned(),
-        /// Its port.
-        pub smtp_port: u16 = 587,
-        /// Whether STARTTLS is used.
-        pub smtp_starttls: bool = true,
-        /// The login, and the sender of the mail.
-        pub smtp_user: String = "no-reply@localhost.localdomain".to_owned(),
-        /// The password; without one `sendmail` is used.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub smtp_password: Option<Secret> = None,
+        /// The sender's address.
+        pub sender: String = "no-reply@localhost.localdomain".to_owned(),
         /// The sender's name.
         pub sender_name: String = "No Reply".to_owned(),
     }

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use outrider_core::network;
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 
-use super::{AccountCache, Sweep, fit};
+use super::{AccountCache, Sweep, fit, write};
 use crate::cache::Cache;
 use crate::settings::CacheSettings;
 
@@ -247,7 +247,7 @@ impl GreylistingStore {
     /// Remembers a client that has passed until `record_expired`.
     pub async fn renew_client(&self, client_address: &str, record_expired: i64) -> Result<(), DbError> {
         let client = fit(client_address, 40);
-        self.db.execute(&RENEW_CLIENT, &[record_expired.into(), client.into()]).await?;
+        write(&self.db, &RENEW_CLIENT, &[record_expired.into(), client.into()]).await?;
         self.known.put(client.to_owned(), record_expired);
         Ok(())
     }
@@ -270,7 +270,7 @@ impl GreylistingStore {
             times.block_expired.into(),
             times.record_expired.into(),
         ];
-        ignore_duplicate(self.db.execute(&INSERT, &args).await.map(drop))
+        ignore_duplicate(write(&self.db, &INSERT, &args).await.map(drop))
     }
 
     /// Makes a forgotten triplet a first contact again.
@@ -286,31 +286,31 @@ impl GreylistingStore {
             recipient,
             client,
         ];
-        self.db.execute(&RESTART, &args).await.map(drop)
+        write(&self.db, &RESTART, &args).await.map(drop)
     }
 
     /// Counts one more refusal.
     pub async fn count(&self, triplet: &Triplet<'_>) -> Result<(), DbError> {
-        self.db.execute(&COUNT, &key(triplet)).await.map(drop)
+        write(&self.db, &COUNT, &key(triplet)).await.map(drop)
     }
 
     /// Marks a triplet as passed and forgets the client's others that have not.
     pub async fn pass(&self, triplet: &Triplet<'_>, record_expired: i64) -> Result<(), DbError> {
         let [sender, recipient, client] = key(triplet);
-        self.db.execute(&PASS, &[record_expired.into(), sender, recipient, client.clone()]).await?;
-        self.db.execute(&FORGET_UNPASSED, &[client]).await.map(drop)
+        write(&self.db, &PASS, &[record_expired.into(), sender, recipient, client.clone()]).await?;
+        write(&self.db, &FORGET_UNPASSED, &[client]).await.map(drop)
     }
 
     /// Adds a whitelist row; an existing one stays.
     pub async fn add_whitelist(&self, account: &str, sender: &str, comment: &str) -> Result<(), DbError> {
         let args = [fit(account, 100).into(), fit(sender, 100).into(), fit(comment, 255).into()];
-        ignore_duplicate(self.db.execute(&ADD_WHITELIST, &args).await.map(drop))
+        ignore_duplicate(write(&self.db, &ADD_WHITELIST, &args).await.map(drop))
     }
 
     /// Adds a domain whose mail servers are to be whitelisted; an existing one stays.
     pub async fn add_whitelist_domain(&self, domain: &str) -> Result<(), DbError> {
         let args = [fit(domain, 255).into()];
-        ignore_duplicate(self.db.execute(&ADD_WHITELIST_DOMAIN, &args).await.map(drop))
+        ignore_duplicate(write(&self.db, &ADD_WHITELIST_DOMAIN, &args).await.map(drop))
     }
 }
 

@@ -57,6 +57,7 @@ async fn greylisting_networks_and_wildcards(world: &World) {
             LATER,
         ),
     ];
+    let daemon = world.daemon(&["greylisting"]).await;
     for (row, client, expected) in cases {
         world.empty().await;
         world
@@ -66,7 +67,6 @@ async fn greylisting_networks_and_wildcards(world: &World) {
             )
             .await;
         world.script(&world.iredapd, row).await;
-        let daemon = world.daemon(&["greylisting"]).await;
         let answer = ask(&daemon, &arrival("friend@sender.test", "alice@example.com", client)).await;
         assert_eq!(answer, expected, "{row}");
     }
@@ -95,6 +95,7 @@ async fn passed_triplets_are_marked(world: &World) {
 }
 
 async fn networks_of_wblists(world: &World) {
+    let daemon = world.daemon(&["amavisd_wblist"]).await;
     for (network, client) in [
         ("202.0.0.0/7", "203.0.113.10"),
         ("0.0.0.0/0", "203.0.113.10"),
@@ -105,7 +106,6 @@ async fn networks_of_wblists(world: &World) {
         world.execute(&world.amavisd, ADD_USER, &[101.into(), 0.into(), Value::bytes("@.")]).await;
         world.execute(&world.amavisd, ADD_ADDRESS, &[1.into(), 7.into(), Value::bytes(network)]).await;
         world.script(&world.amavisd, "INSERT INTO wblist (rid, sid, wb) VALUES (101, 1, 'B')").await;
-        let daemon = world.daemon(&["amavisd_wblist"]).await;
         let answer = ask(&daemon, &arrival("friend@sender.test", "alice@example.com", client)).await;
         assert_eq!(answer, "REJECT Blacklisted", "{network}");
     }

@@ -40,13 +40,13 @@ pub(crate) async fn follows_a_sequential_model(world: &World) {
     let mut runner = TestRunner::deterministic();
     let messages = proptest::collection::vec((0..1500_i64, 1..4_i64, 0..600_i64), 1..25);
     let case = (-1..6_i64, -1..900_i64, messages);
+    let daemon = world.daemon(&["throttle"]).await;
+    let mut client = Client::connect(&daemon);
     for _ in 0..12 {
         let (max_msgs, max_quota, messages): (i64, i64, Vec<Message>) =
             case.new_tree(&mut runner).expect("a case").current();
         world.empty().await;
         world.limit(1, "@example.com", "outbound", [max_msgs, max_quota]).await;
-        let daemon = world.daemon(&["throttle"]).await;
-        let mut client = Client::connect(&daemon);
         let mut model = Model::default();
         for &(pause, recipients, bytes) in &messages {
             world.clock.set(world.clock.unix_seconds() + pause);
@@ -107,11 +107,11 @@ pub(crate) async fn two_counters_move_together_or_not_at_all(world: &World) {
 }
 
 pub(crate) async fn first_messages_make_one_row(world: &World) {
+    let daemon = [world.daemon(&["throttle"]).await];
     for round in 0..5 {
         world.empty().await;
         world.limit(1, "@.", "outbound", [1000, -1]).await;
-        let daemon = world.daemon(&["throttle"]).await;
-        assert_eq!(flood(&[daemon], 16, 1).await, 16, "round {round}");
+        assert_eq!(flood(&daemon, 16, 1).await, 16, "round {round}");
         assert_eq!(world.numbers(&world.iredapd, COUNTERS).await, [[1, 16, 1600]], "round {round}");
     }
 }
