@@ -1,6 +1,6 @@
 //! The accounts directory on the tables of each server.
 
-use outrider_core::directory::{Directory, DomainScope, ListKind, SqlDirectory};
+use outrider_core::directory::{AccountSource, Directory, DomainScope, ListKind, SenderRights, SqlDirectory};
 use outrider_core::sql::Stmt;
 
 use crate::ground::Ground;
@@ -124,6 +124,60 @@ pub(crate) async fn answers(ground: &Ground) {
     assert_eq!(directory.used_quota("u@example.com").await, Ok(Some(5_000_000_000)));
     assert_eq!(directory.used_quota("new@example.com").await, Ok(None));
     assert_eq!(directory.forwarding_targets("team@example.com").await, Ok(vec!["u@example.com".to_owned()]));
+    questions_of_ldap_rules(&directory).await;
+}
+
+/// What the rules about LDAP trees ask, answered from tables.
+async fn questions_of_ldap_rules(directory: &SqlDirectory) {
+    assert_eq!(directory.source(), AccountSource::Sql);
+    for (domain, names) in [
+        ("Example.com", vec!["alias.example", "example.com", "sleeping.example"]),
+        ("sleeping.example", vec!["alias.example", "example.com", "sleeping.example"]),
+        ("off.example", vec!["lost.example", "off.example"]),
+        ("nowhere.example", vec![]),
+    ] {
+        let mut found = directory.domain_names(domain).await.expect("answered");
+        found.sort();
+        assert_eq!(found, names, "{domain}");
+    }
+    for (sender, aliases, lists, expected) in [
+        ("nick@example.com", true, false, true),
+        ("nick@example.com", false, true, false),
+        ("team@example.com", false, true, true),
+        ("team@example.com", true, false, false),
+        ("list@example.com", true, true, false),
+        ("nick@example.com", false, false, false),
+    ] {
+        let rights = SenderRights { aliases, lists };
+        let answer = directory.login_may_use("U@example.com", sender, rights).await;
+        assert_eq!(answer, Ok(expected), "{sender} {rights:?}");
+    }
+    let entry = directory.list_entry("TEAM@example.com").await.expect("answered").expect("an alias");
+    assert_eq!((&*entry.address, &*entry.policy), ("team@example.com", "membersonly"));
+    assert!(entry.active && !entry.managed && entry.owners.is_empty());
+    assert_eq!(entry.allowed, entry.moderators);
+    assert!(entry.allowed.contains(&"boss@example.com".to_owned()));
+    let entry = directory.list_entry("quiet@example.com").await.expect("answered").expect("a list");
+    assert!(entry.managed && !entry.active && entry.allowed.is_empty());
+    let entry = directory.list_entry("list@example.com").await.expect("answered").expect("a list");
+    assert_eq!((&*entry.policy, entry.owners), ("", vec!["owner@example.com".to_owned()]));
+    assert_eq!(directory.list_entry("u@example.com").await, Ok(None));
+    assert_eq!(directory.list_has_member("team@example.com", "u@example.com").await, Ok(true));
+    assert_eq!(directory.list_has_member("team@example.com", "gone@example.com").await, Ok(false));
+    for (domain, alias, expected) in [
+        ("Example.com", "NICK@example.com", vec!["u@example.com"]),
+        ("backup.example", "nick@example.com", vec![]),
+        ("example.com", "team@example.com", vec![]),
+    ] {
+        let users = directory.users_with_alias(domain, alias).await.expect("answered");
+        assert_eq!(users, expected, "{alias}");
+    }
+    assert_eq!(directory.password_last_change_day("U@example.com").await, Ok(Some(20_162)));
+    assert_eq!(directory.password_last_change_day("nobody@example.com").await, Ok(None));
+    assert_eq!(
+        directory.health().iter().map(|one| (one.name, one.up)).collect::<Vec<_>>(),
+        [("vmail", true)]
+    );
 }
 
 /// Canaries through every parameter of every question: nothing is found, nothing fails, nothing changes.
@@ -151,7 +205,15 @@ pub(crate) async fn odd_names_find_nothing_and_break_nothing(ground: &Ground) {
                 assert_eq!(directory.alias_domain_of(first, second).await, Ok(false), "{name:?}");
                 assert_eq!(directory.login_has_alias(first, second).await, Ok(false), "{name:?}");
                 assert_eq!(directory.alias_has_member(first, second).await, Ok(false), "{name:?}");
+                let rights = SenderRights { aliases: true, lists: true };
+                assert_eq!(directory.login_may_use(first, second, rights).await, Ok(false), "{name:?}");
+                assert_eq!(directory.list_has_member(first, second).await, Ok(false), "{name:?}");
+                let users = directory.users_with_alias(first, second).await;
+                assert_eq!(users.as_deref(), Ok(&[][..]), "{name:?}");
             }
+            assert_eq!(directory.domain_names(name).await.as_deref(), Ok(&[][..]), "{name:?}");
+            assert_eq!(directory.list_entry(name).await, Ok(None), "{name:?}");
+            assert_eq!(directory.password_last_change_day(name).await, Ok(None), "{name:?}");
             assert_eq!(directory.is_active_maillist(name).await, Ok(false), "{name:?}");
             assert_eq!(directory.list_policy(ListKind::Alias, name).await, Ok(None), "{name:?}");
             assert_eq!(directory.list_policy(ListKind::Maillist, name).await, Ok(None), "{name:?}");

@@ -1,10 +1,14 @@
 //! Accounts in an LDAP tree: a real server with iRedMail's object classes.
 
+use std::sync::{Arc, Mutex};
+
 use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::settings::{Interval, Secret};
 use outrider_policyd::Settings;
 use outrider_policyd::settings::OnFailure;
 use outrider_tests::slapd::Slapd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::world::{Service, World, ask};
 
@@ -165,6 +169,24 @@ async fn senders_of_a_login(world: &World, server: &Slapd) {
         let answer = rcpt(&service, sender, "x@remote.example", alice).await;
         assert_eq!(answer, expected, "{sender}, aliases {aliases}, lists {lists}");
     }
+    let (api, asked) = list_service().await;
+    let service = daemon(world, server, "reject_sender_login_mismatch", |settings| {
+        let settings = &mut settings.reject_sender_login_mismatch;
+        settings.allow_list_members = true;
+        settings.list_api = Some(api);
+        settings.list_api_token = Some(Secret::new("token"));
+    })
+    .await;
+    // Only an active list with a manager is asked about, and only by its own address.
+    for (sender, expected) in [
+        ("quiet@example.com", MISMATCH),
+        ("inner@example.com", MISMATCH),
+        ("bob@example.com", MISMATCH),
+        ("news@example.com", "DUNNO"),
+    ] {
+        assert_eq!(rcpt(&service, sender, "x@remote.example", alice).await, expected, "{sender}");
+    }
+    assert_eq!(*asked.lock().expect("whole"), ["GET /api/news@example.com/has_subscriber/alice@example.com"]);
     let service = daemon(world, server, "reject_sender_login_mismatch", |_| {}).await;
     for (sender, expected) in [
         ("any@example.com", FORGED),
@@ -175,6 +197,30 @@ async fn senders_of_a_login(world: &World, server: &Slapd) {
     ] {
         assert_eq!(rcpt(&service, sender, "x@other.example", "").await, expected, "{sender}");
     }
+}
+
+/// A list service that knows every subscriber, and what it was asked.
+async fn list_service() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let Ok(byte) = stream.read_u8().await else { break };
+                request.push(byte);
+            }
+            let request = String::from_utf8_lossy(&request).into_owned();
+            let line = request.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+            seen.lock().expect("whole").push(line);
+            let body = "{\"_success\": true}";
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.expect("written");
+        }
+    });
+    (format!("http://{address}/api"), asked)
 }
 
 /// Text that would be a filter or the name of an entry if it were not escaped finds nothing and breaks nothing.

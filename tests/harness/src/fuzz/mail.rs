@@ -37,17 +37,15 @@ pub fn smtp_server(mut data: &[u8]) {
         let Line::Complete(line) = line else { continue };
         match command::split(&line) {
             Err(refusal) => harmless(&refusal),
-            Ok((Verb::Mail, arguments)) => {
-                match Mail::parse(arguments) {
-                    Ok(mail) => {
-                        one_line(&mail.path);
-                        assert!(mail.envid.is_none_or(|id| {
-                            id.bytes().all(|octet| octet.is_ascii_graphic() || octet >= 0x80)
-                        }));
-                    }
-                    Err(refusal) => harmless(&refusal),
+            Ok((Verb::Mail, arguments)) => match Mail::parse(arguments) {
+                Ok(mail) => {
+                    one_line(&mail.path);
+                    assert!(mail.envid.is_none_or(|id| {
+                        id.bytes().all(|octet| octet.is_ascii_graphic() || octet >= 0x80)
+                    }));
                 }
-            }
+                Err(refusal) => harmless(&refusal),
+            },
             Ok((Verb::Rcpt, arguments)) => match Rcpt::parse(arguments) {
                 Ok(recipient) => {
                     one_line(&recipient.path);
