@@ -26,6 +26,7 @@ async fn every_question_is_answered_from_the_tree() {
     mailboxes(directory).await;
     forwardings(directory).await;
     nothing_but_values(directory, &server).await;
+    odd_and_huge_entries(directory, &server).await;
     let health = directory.health();
     assert_eq!(
         health.iter().map(|one| (one.name, one.up)).collect::<Vec<_>>(),
@@ -308,4 +309,41 @@ async fn nothing_but_values(directory: &dyn Directory, server: &Slapd) {
     // The tree is as it was, and the password never reached the log of the server.
     assert_eq!(directory.mailbox_exists(known).await, Ok(true));
     assert!(!server.log().contains(Slapd::BIND_PASSWORD));
+}
+
+/// Entries whose own names need escaping are found by exactly their names, and one with tens of thousands of values comes
+/// whole.
+async fn odd_and_huge_entries(directory: &dyn Directory, server: &Slapd) {
+    let aliases = format!("ou=Aliases,domainName=example.com,{}", Slapd::BASE_DN);
+    let odd = [
+        ("a*b@example.com", "a*b@example.com"),
+        ("a(b)\\c@example.com", "a(b)\\5cc@example.com"),
+        ("a,b+c\"<d>;e=f@example.com", "a\\2cb\\2bc\\22\\3cd\\3e\\3be\\3df@example.com"),
+        ("#first@example.com", "\\23first@example.com"),
+    ];
+    let mut ldif = String::new();
+    for (address, escaped) in odd {
+        ldif.push_str(&format!(
+            "dn: mail={escaped},{aliases}\nobjectClass: mailAlias\nmail: {address}\naccountStatus: active\n\
+             enabledService: mail\nenabledService: deliver\nmailForwardingAddress: bob@example.com\n\n"
+        ));
+    }
+    ldif.push_str(&format!(
+        "dn: mail=huge@example.com,{aliases}\nobjectClass: mailAlias\nmail: huge@example.com\naccountStatus: active\n\
+         enabledService: mail\nenabledService: deliver\n"
+    ));
+    for number in 0..30_000 {
+        ldif.push_str(&format!("mailForwardingAddress: member-{number:05}@partner.example\n"));
+    }
+    server.add(&ldif).expect("added");
+    for (address, _) in odd {
+        let members = directory.alias_members(address).await.expect("answered");
+        assert_eq!(members, ["bob@example.com"], "{address}");
+        let rights = SenderRights { aliases: false, lists: true };
+        assert_eq!(directory.login_may_use("bob@example.com", address, rights).await, Ok(true), "{address}");
+    }
+    // The star is a character like any other.
+    assert_eq!(directory.alias_members("axb@example.com").await, Ok(Vec::new()));
+    let members = directory.alias_members("huge@example.com").await.expect("answered");
+    assert_eq!(members.len(), 30_000);
 }
