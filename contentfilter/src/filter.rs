@@ -9,6 +9,7 @@ use outrider_core::clock::SharedClock;
 use outrider_core::codec::smtp::path::Path;
 use outrider_core::daemon::{DependencyHealth, Environment, StartError};
 use outrider_core::dns::{HickoryResolver, Resolver};
+use outrider_core::host_name::full_host_name;
 use outrider_core::mailauth::sign::Signer;
 use outrider_core::metrics::Metrics;
 use outrider_core::random::SharedRandom;
@@ -41,7 +42,7 @@ impl Snapshot {
     /// A key cannot be used.
     pub fn new(settings: Arc<Settings>) -> Result<Snapshot, StartError> {
         let signer = settings.dkim.signer().map_err(StartError::Settings)?;
-        let hostname = settings.myhostname.clone().unwrap_or_else(host_name);
+        let hostname = settings.myhostname.clone().unwrap_or_else(full_host_name);
         Ok(Snapshot {
             signer,
             localhost_name: settings.localhost_name.clone().unwrap_or_else(|| hostname.clone()),
@@ -78,24 +79,6 @@ fn domain_matches(entry: &str, domain: &str) -> bool {
         Some("") => true,
         Some(parent) => domain == parent || domain.ends_with(&entry),
     }
-}
-
-/// The system's name for itself, or what stands in its place when it has none.
-fn host_name() -> String {
-    let short = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let short = short.trim();
-    // The full name is what the first line of /etc/hosts with the short one says, as hostname --fqdn finds it.
-    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    let mut lines =
-        hosts.lines().map(|line| line.split('#').next().unwrap_or_default().split_ascii_whitespace().skip(1));
-    let full = lines.find_map(|mut names| {
-        let names: Vec<&str> = names.by_ref().collect();
-        names
-            .contains(&short)
-            .then(|| names.iter().find(|name| name.contains('.')).map(|name| (*name).to_owned()))
-    });
-    let name = full.flatten().unwrap_or_else(|| short.to_owned());
-    if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
 /// The content filter.

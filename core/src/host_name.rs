@@ -3,13 +3,17 @@
 use std::fs;
 
 /// The fully qualified name of the host: what the kernel says if it has a dot, else the first name with a dot
-/// that `/etc/hosts` gives to that name, as `getfqdn` of other languages does, else what the kernel says.
+/// that `/etc/hosts` gives to that name, as `getfqdn` of other languages does, else what the kernel says, and
+/// `localhost` where it says nothing.
 ///
 /// No name server is asked, so this neither waits nor depends on the network.
 pub fn full_host_name() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     if name.contains('.') {
         return name;
+    }
+    if name.is_empty() {
+        return "localhost".to_owned();
     }
     let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
     qualified(&name, &hosts).map_or(name.clone(), str::to_owned)

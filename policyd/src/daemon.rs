@@ -9,6 +9,7 @@ use outrider_core::codec::policy;
 use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
 use outrider_core::directory::{self, CachedDirectory, DirectorySettings};
 use outrider_core::dns::{DnsSettings, HickoryResolver, Resolver};
+use outrider_core::host_name::full_host_name;
 use outrider_core::metrics::Metrics;
 use outrider_core::network::NetworkList;
 use outrider_core::policy_session::{self, SessionLimits};
@@ -92,7 +93,7 @@ impl Snapshot {
             DirectorySettings { cache_life: settings.cache.lifetime, cache_size: settings.cache.entries };
         let context = Context {
             mynetworks: NetworkList::new(&settings.mynetworks),
-            hostname: hostname(&settings),
+            hostname: settings.myhostname.clone().unwrap_or_else(full_host_name).to_lowercase(),
             senders: SenderExceptions::new(&settings),
             directory: Arc::new(CachedDirectory::new(accounts, &cache, clock.clone())),
             stores: Stores::new(&iredapd, &amavisd, &settings.cache),
@@ -115,11 +116,6 @@ fn resolver(settings: &DnsSettings) -> Result<HickoryResolver, StartError> {
         let settings = DnsSettings { servers, ..settings.clone() };
         HickoryResolver::from_settings(&settings).map_err(|error| StartError::Other(error.into()))
     })
-}
-
-fn hostname(settings: &Settings) -> String {
-    let system = || nix::unistd::gethostname().ok()?.into_string().ok();
-    settings.hostname.clone().or_else(system).unwrap_or_default().to_lowercase()
 }
 
 impl Policyd {

@@ -97,9 +97,9 @@ outrider_core::settings! {
         pub all_wildcard_addresses: bool = false,
         /// What happens to mail with an address that iRedAPD takes for invalid: "pass", "reject" or "check".
         pub invalid_address: InvalidAddress = InvalidAddress::Pass,
-        /// The host's own name, which counts as a local domain; the system's if not set.
+        /// The name of this host, which counts as a local domain. The full name of the host if not set.
         #[serde(skip_serializing_if = "Option::is_none")]
-        pub hostname: Option<String> = None,
+        pub myhostname: Option<String> = None,
         /// The domain under which senders are rewritten (SRS); its addresses are not looked up in SPF records.
         pub srs_domain: String = String::new(),
         /// Reactions to failures.

@@ -111,7 +111,7 @@ impl Service {
 }
 
 fn rules(settings: &Settings, env: &Environment) -> Result<Rules, StartError> {
-    let host_name = settings.host_name.clone().unwrap_or_else(full_host_name).to_lowercase();
+    let host_name = settings.myhostname.clone().unwrap_or_else(full_host_name).to_lowercase();
     let domain = settings.srs_domain.clone().unwrap_or_else(|| host_name.clone());
     let domain = if is_host_name(&domain) {
         domain

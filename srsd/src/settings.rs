@@ -23,7 +23,7 @@ outrider_core::settings! {
         pub srs_domain: Option<String> = None,
         /// The name of this host: senders of this domain are left alone. The full name of the host if not set.
         #[serde(skip_serializing_if = "Option::is_none")]
-        pub host_name: Option<String> = None,
+        pub myhostname: Option<String> = None,
         /// Secrets: the first signs, all verify. To rotate, put a new one first and keep the old one for 22
         /// days. With neither `secrets` nor `secrets_file` one is made at the first start and kept in the
         /// state directory as srs.secret.
@@ -49,7 +49,7 @@ outrider_core::settings! {
         pub address_check: AddressCheck = AddressCheck::Rfc5321,
         /// Reverse addresses of srs_domain only. The older programs reverse those of any domain.
         pub reverse_only_srs_domain: bool = false,
-        /// Rewrite senders of local domains, of srs_domain and of host_name too.
+        /// Rewrite senders of local domains, of srs_domain and of myhostname too.
         pub always_rewrite: bool = false,
         /// Leave senders alone that are valid SRS addresses of ours at whatever domain, as PostSRSd 1 does,
         /// instead of wrapping them once more.
@@ -205,7 +205,7 @@ impl DaemonSettings for Settings {
     }
 
     fn check(&self, findings: &mut Findings) {
-        for (key, value) in [("srs_domain", &self.srs_domain), ("host_name", &self.host_name)] {
+        for (key, value) in [("srs_domain", &self.srs_domain), ("myhostname", &self.myhostname)] {
             if let Some(name) = value
                 && !is_host_name(name)
             {

@@ -102,7 +102,7 @@ pub const NAMES: &[(&str, Meaning)] = &[
     ("amavisd_db_use_ssl", Installation),
     ("amavisd_db_user", Installation),
     ("backend", Installation),
-    ("hostname", NotEmpty("hostname")),
+    ("hostname", NotEmpty("myhostname")),
     ("iredapd_db_name", Installation),
     ("iredapd_db_password", Installation),
     ("iredapd_db_port", Installation),
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(ours.senderscore.reject_score, 25);
         assert_eq!(ours.greylisting.message, "421");
         assert!(ours.reject_sender_login_mismatch.list_api_token.is_none());
-        assert_eq!(ours.hostname.as_deref(), Some("mx.example.com"));
+        assert_eq!(ours.myhostname.as_deref(), Some("mx.example.com"));
         assert_eq!((translation.unknown.len(), translation.remarks.len()), (0, 0));
     }
 

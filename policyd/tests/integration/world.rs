@@ -31,7 +31,7 @@ pub(crate) struct World {
 
 /// Settings for tests: nothing remembered, no look-ups beyond this machine, no mail to anybody.
 fn quiet() -> Settings {
-    let mut settings = Settings { hostname: Some("mx.host.invalid".into()), ..Settings::default() };
+    let mut settings = Settings { myhostname: Some("mx.host.invalid".into()), ..Settings::default() };
     settings.cache.lifetime = Interval::seconds(0);
     settings.greylisting.bypass_spf = false;
     settings.reject_sender_login_mismatch.check_spf = false;

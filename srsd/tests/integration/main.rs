@@ -22,7 +22,7 @@ fn settings() -> Settings {
         listen_forward: vec![ListenAddress::local(0)],
         listen_reverse: vec![ListenAddress::local(0)],
         srs_domain: Some("srs.example.net".into()),
-        host_name: Some("mail.example.net".into()),
+        myhostname: Some("mail.example.net".into()),
         secrets: vec![Secret::new("secretOne"), Secret::new("secretOld")],
         ..Settings::default()
     }

@@ -34,7 +34,7 @@ def settings(binaries, request, port, dns, database):
     if answer.returncode:
         raise ValueError("iRedAPD's settings could not be translated")
     ours = json.loads(answer.stdout)
-    ours.setdefault("hostname", HOSTNAME)
+    ours.setdefault("myhostname", HOSTNAME)
     ours.update(listen=["127.0.0.1:%d" % port], plugins=request["plugins"], database=database)
     # Rows and records change between two cases: nothing may be remembered.
     ours.setdefault("cache", {})["lifetime"] = "0s"

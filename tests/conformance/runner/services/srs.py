@@ -6,7 +6,7 @@ from . import vectors
 
 NOW = 1742040000
 
-SECRETS = {"secrets": ["secretOne", "secretOld"], "srs_domain": "srs.example.net", "host_name": "mail.example.net"}
+SECRETS = {"secrets": ["secretOne", "secretOld"], "srs_domain": "srs.example.net", "myhostname": "mail.example.net"}
 # Domains come from the settings only.
 NO_DATABASE = {"directory_domains": False, "exclude_table": False}
 PLUS8 = {"separator": "+", "hash_length": 8, "hash_minimum": 4}
