@@ -104,13 +104,13 @@ class Ground:
             raise SetupError("the rows of the profile could not be inserted")
 
     def database_settings(self):
-        """Section [database] of the daemons' settings, and no statement is cut short by a slow machine."""
+        """Section [database] of the daemons' settings; nothing is given up early on a slow machine."""
         names = ("vmail", "iredapd", "amavisd", "iredadmin")
         if self.url.startswith("sqlite:"):
             urls = {name: "%s/%s.db" % (self.url, name) for name in names}
         else:
             urls = {name: self.url.rstrip("/") + "/" + name for name in names}
-        return dict(urls, statement_timeout="10s")
+        return dict(urls, acquire_timeout="10s", statement_timeout="10s")
 
     # ------------------------------------------------------------------ ports
     def port(self):
