@@ -12,6 +12,7 @@ mod memory;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -135,6 +136,9 @@ impl HickoryResolver {
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         };
         set_options(builder.options_mut(), settings);
+        // Name servers are asked over UDP and TCP only. Without this the library would load the certificates of the
+        // system for TLS, and fail where there are none.
+        let builder = builder.with_tls_config(no_authorities());
         Ok(HickoryResolver { inner: builder.build()?, timeout: settings.timeout.duration() })
     }
 
@@ -165,6 +169,14 @@ impl HickoryResolver {
             lookup.answers().iter().filter_map(|record| pick(&record.data)).take(MAX_RECORDS).collect();
         if records.is_empty() { Err(DnsError::NoData) } else { Ok(records) }
     }
+}
+
+/// TLS settings that trust nobody.
+fn no_authorities() -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.expect("the provider knows both versions of TLS");
+    builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
 }
 
 fn name_server(address: &SocketAddr) -> NameServerConfig {

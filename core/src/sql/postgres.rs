@@ -40,11 +40,6 @@ impl PostgresServer {
             .database(&url.database)
             .ssl_mode(mode)
             .application_name("outrider")
-            // The server ends on its own what we no longer wait for, so that it does not hold locks.
-            .options([(
-                "statement_timeout",
-                (statement_timeout + Duration::from_secs(1)).as_millis().to_string(),
-            )])
             .disable_statement_logging();
         if !url.password.is_empty() {
             options = options.password(&url.password);
