@@ -96,14 +96,20 @@ fn has_stray_cr(raw: &[u8]) -> bool {
     memchr::memchr_iter(b'\r', raw).any(|at| raw.get(at + 1) != Some(&b'\n'))
 }
 
-/// Folds an overlong line, at white space where there is some.
+/// Folds an overlong line, at white space where there is some. No line that comes of it is blank, for some readers take
+/// that for the end of the header: blanks at the end go, and of more blanks than a line holds one stays.
 fn split_long(text: &[u8], out: &mut Vec<u8>) {
-    let mut rest = text;
+    let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t');
+    let Some(last) = text.iter().rposition(|octet| !is_blank(octet)) else { return };
+    let mut rest = &text[..=last];
     while rest.len() > MAX_LINE {
-        let blank =
-            rest[1..=MAX_LINE].iter().rposition(|octet| matches!(octet, b' ' | b'\t')).map(|at| at + 1);
-        // A line of blanks up to the cut would be empty, so such a place does not count.
-        match blank.filter(|at| rest[..*at].iter().any(|octet| !matches!(octet, b' ' | b'\t'))) {
+        let blanks = rest.iter().take_while(|octet| is_blank(octet)).count();
+        if blanks + 1 >= MAX_LINE {
+            rest = &rest[blanks - 1..];
+            continue;
+        }
+        let blank = rest[1..=MAX_LINE].iter().rposition(is_blank).map(|at| at + 1);
+        match blank.filter(|at| *at > blanks) {
             Some(at) => {
                 out.extend_from_slice(&rest[..at]);
                 out.extend_from_slice(b"\r\n");
@@ -116,9 +122,7 @@ fn split_long(text: &[u8], out: &mut Vec<u8>) {
             }
         }
     }
-    if rest.iter().any(|octet| !matches!(octet, b' ' | b'\t')) {
-        out.extend_from_slice(rest);
-    }
+    out.extend_from_slice(rest);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -175,6 +179,26 @@ mod tests {
 
         let unfolded = out.replace("\r\n", "");
         assert_eq!(unfolded.matches("word").count(), 400);
+    }
+
+    #[test]
+    fn no_repair_leaves_a_blank_line() {
+        let blanks = |count: usize| " ".repeat(count);
+        for long in [
+            format!("X: {}{}", "a".repeat(995), blanks(1)),
+            format!("X: {}{}", "a".repeat(995), blanks(3000)),
+            format!("X:{}y", blanks(3000)),
+            format!("X: a{}b{}c", blanks(996), blanks(2500)),
+            format!("X: {}{}{}", "a".repeat(995), blanks(1500), "b".repeat(1500)),
+            format!("X: a\r\n{}\r\n{}y", blanks(1200), blanks(1200)),
+        ] {
+            let out = apply(&format!("{long}\r\nY: z\r\n"), |settings| settings.x_header_line.clear(), None);
+            let lines: Vec<&str> = out.split_terminator("\r\n").collect();
+            assert!(lines.iter().all(|line| line.len() <= MAX_LINE && !line.trim().is_empty()), "{lines:?}");
+            assert!(out.ends_with("Y: z\r\n"), "{out}");
+            let marks = |text: &str| text.replace([' ', '\r', '\n'], "");
+            assert!(marks(&out).ends_with(&marks(&format!("{long}Y: z"))), "{out}");
+        }
     }
 
     #[test]

@@ -278,7 +278,7 @@ async fn forward(
     for group in groups(incoming, results.is_some()) {
         let with_results =
             results.as_deref().filter(|_| snapshot.is_local(&incoming.recipients[group[0]].path));
-        let mut header = edits.apply(incoming.message.header(), with_results);
+        let mut header = edits.apply(incoming.message.editable_header(), with_results);
         if edits.allowed("DKIM-Signature") {
             let now = u64::try_from(incoming.arrived).unwrap_or(0);
             let (signatures, names) = dkim::sign(plans, &snapshot.signer.fields, &header, hashes, now);
