@@ -29,6 +29,9 @@ use tokio::time::Instant;
 
 /// Lines that are no commands before the client is sent away.
 const MAX_BAD_COMMANDS: u32 = 20;
+/// Octets a second that a message has to come in at, measured from `smtpd_timeout` after its begin: a client that sends
+/// an octet now and then must not hold its place for ever.
+const MIN_DATA_RATE: u64 = 100;
 /// Octets read at once.
 const READ_SIZE: usize = 64 * 1024;
 
@@ -369,12 +372,13 @@ where
         Ok(ON)
     }
 
-    /// Reads the message up to the final dot; `None` when the client falls silent.
+    /// Reads the message up to the final dot; `None` when the client falls silent or is far too slow.
     async fn receive(&mut self) -> io::Result<Option<Arriving>> {
         let limit = self.snapshot.settings.smtpd_message_size_limit.0;
         let limit = if limit == 0 { u64::MAX } else { limit };
         let timeout = self.snapshot.settings.smtpd_timeout.duration();
         let mut arriving = Arriving::new(self.filter.folder.clone(), limit);
+        let begun = Instant::now();
         loop {
             if !self.input.is_empty() {
                 let progress = arriving.push(&self.input).await;
@@ -382,6 +386,10 @@ where
                 if progress.finished {
                     return Ok(Some(arriving));
                 }
+            }
+            let late = begun.elapsed().saturating_sub(timeout).as_secs();
+            if arriving.size() < late.saturating_mul(MIN_DATA_RATE) {
+                return Ok(None);
             }
             self.input.reserve(READ_SIZE);
             match tokio::time::timeout(timeout, self.stream.read_buf(&mut self.input)).await {

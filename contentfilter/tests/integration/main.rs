@@ -3,3 +3,4 @@
 mod conversation;
 mod parts;
 mod simulation;
+mod slow;
