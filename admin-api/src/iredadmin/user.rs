@@ -67,7 +67,8 @@ impl AccountApi {
         let settings = DomainSettings::parse(row.text("settings").unwrap_or(""));
         let stored = self.new_password(sent, &settings).await?;
         let Some(stored) = stored else { return Err(Failure::new("PW_EMPTY")) };
-        let location = match sent.get("maildir") {
+        // Where mail lies, and what a removal erases later, is not for the administrator of one domain to say.
+        let location = match sent.get("maildir").filter(|_| actor.is_global()) {
             Some(path) => maildir::explicit(path).ok_or(Failure::new("INVALID_ACTION"))?,
             None => {
                 let time = self.local().strftime("%Y.%m.%d.%H.%M.%S").to_string();

@@ -84,6 +84,14 @@ async fn threat_t43_no_field_raises_the_rights_of_a_domain_administrator() {
     assert_eq!(server.count(unchanged).await, 1);
     assert_eq!(server.count("SELECT COUNT(*) FROM alias_domain").await, 0);
     assert_eq!(server.count("SELECT COUNT(*) FROM domain_admins").await, 1);
+    let form = "password=Us3r%23Secret&maildir=/a/b/c&isGlobalAdmin=yes&isadmin=1&transport=pipe";
+    assert_eq!(
+        server.account(&session, "POST", "/api/user/new@a.example", form).await.json()["_success"],
+        true
+    );
+    let ignored = "SELECT COUNT(*) FROM mailbox WHERE username = 'new@a.example' AND isadmin = 0 \
+                   AND isglobaladmin = 0 AND transport = '' AND storagebasedirectory <> '/a' AND maildir <> 'c'";
+    assert_eq!(server.count(ignored).await, 1);
 }
 
 #[tokio::test]
