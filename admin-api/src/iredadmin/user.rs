@@ -102,7 +102,8 @@ impl AccountApi {
         user: &str,
         sent: &Parameters,
     ) -> Result<Answer, Failure> {
-        self.reachable_user(actor, user).await?;
+        let row = self.reachable_user(actor, user).await?;
+        self.check_outranks(actor, &row).await?;
         let (_, domain) = account_parts(user)?;
         let row = self.accounts.domain(domain).await?.ok_or(Failure::NO_SUCH_ACCOUNT)?;
         let settings = DomainSettings::parse(row.text("settings").unwrap_or(""));
@@ -124,8 +125,14 @@ impl AccountApi {
         let row = self.managed_domain(actor, domain).await?;
         let settings = DomainSettings::parse(row.text("settings").unwrap_or(""));
         let rows = self.accounts.users(domain).await?;
-        let users: Vec<String> =
-            rows.iter().filter_map(|row| row.text("username")).map(str::to_lowercase).collect();
+        let mut users = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if let Some(username) = row.text("username")
+                && self.outranks(actor, row).await?
+            {
+                users.push(username.to_lowercase());
+            }
+        }
         let change = UserChange {
             active: value::status(sent),
             language: value::language(sent),
@@ -139,7 +146,8 @@ impl AccountApi {
 
     /// `DELETE /api/user/USER[/keep_mailbox_days/N]`
     pub(super) async fn delete_user(&self, actor: &Actor, user: &str, keep: Keep) -> Result<Answer, Failure> {
-        self.managed_user(actor, user).await?;
+        let row = self.managed_user(actor, user).await?;
+        self.check_outranks(actor, &row).await?;
         let day = self.removal_day(keep, actor);
         self.accounts.delete_user(user, &actor.username, day.as_deref()).await?;
         self.lists.forget(user).await;
@@ -148,7 +156,8 @@ impl AccountApi {
 
     /// `POST /api/user/USER/change_email/NEW`
     pub(super) async fn rename_user(&self, actor: &Actor, old: &str, new: &str) -> Result<Answer, Failure> {
-        self.managed_user(actor, old).await?;
+        let row = self.managed_user(actor, old).await?;
+        self.check_outranks(actor, &row).await?;
         same_domain(old, new)?;
         self.accounts.rename_user(old, new).await?;
         self.lists.rename(old, new).await;
@@ -232,6 +241,28 @@ impl AccountApi {
         } else {
             Err(Failure::PERMISSION_DENIED)
         }
+    }
+
+    /// Whether the actor's rights cover those of a mail user, who may be an administrator too. Whoever sets a password
+    /// can log in with it, so somebody with further rights is not changed by an administrator with fewer.
+    async fn outranks(&self, actor: &Actor, row: &Row) -> Result<bool, Failure> {
+        let username = row.text("username").unwrap_or("").to_lowercase();
+        if actor.is_global() || actor.username == username {
+            return Ok(true);
+        }
+        if row.flag("isglobaladmin") {
+            return Ok(false);
+        }
+        // Without this mark rows of `domain_admins` give a mail user no rights.
+        if !row.flag("isadmin") {
+            return Ok(true);
+        }
+        let domains = self.accounts.administered_by(&username).await?;
+        Ok(domains.iter().all(|domain| actor.manages(domain)))
+    }
+
+    async fn check_outranks(&self, actor: &Actor, row: &Row) -> Result<(), Failure> {
+        if self.outranks(actor, row).await? { Ok(()) } else { Err(Failure::PERMISSION_DENIED) }
     }
 
     /// The changes that were sent and that the actor may make; others are passed over.

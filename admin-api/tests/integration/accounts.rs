@@ -95,6 +95,52 @@ async fn threat_t43_no_field_raises_the_rights_of_a_domain_administrator() {
 }
 
 #[tokio::test]
+async fn threat_t43_administrators_with_further_rights_are_not_taken_over() {
+    let server = Server::start(settings()).await;
+    for domain in ["a.example", "b.example"] {
+        server.add_domain(domain).await;
+    }
+    for user in ["u@a.example", "root@a.example", "wide@a.example", "same@a.example"] {
+        server.add_user(user).await;
+    }
+    for (user, domain, active) in [
+        ("root@a.example", "ALL", 1),
+        ("wide@a.example", "a.example", 1),
+        // Switched off today, but whoever has the password then may have it when it is on again.
+        ("wide@a.example", "b.example", 0),
+        ("same@a.example", "a.example", 1),
+    ] {
+        let row = [user.into(), domain.into(), active.into()];
+        server.sql("INSERT INTO domain_admins (username, domain, active) VALUES (?, ?, ?)", &row).await;
+        server.sql("UPDATE mailbox SET isadmin = 1 WHERE username = ?", &[user.into()]).await;
+    }
+    server.sql("UPDATE mailbox SET isglobaladmin = 1 WHERE username = 'root@a.example'", &[]).await;
+    server.add_admin("boss@x.example", &["a.example"]).await;
+    let session = server.login("boss@x.example").await;
+    let form = "password=N3w%23Secret1";
+    for (user, expected) in [
+        ("root@a.example", "PERMISSION_DENIED"),
+        ("wide@a.example", "PERMISSION_DENIED"),
+        ("same@a.example", "ok"),
+    ] {
+        let renamed = if expected == "ok" { "new-" } else { "" };
+        for (method, path) in [
+            ("PUT", format!("/api/user/{user}")),
+            ("POST", format!("/api/user/{user}/change_email/new-{user}")),
+            ("DELETE", format!("/api/user/{renamed}{user}")),
+        ] {
+            let reply = server.account(&session, method, &path, form).await.json();
+            assert_eq!(reply["_msg"].as_str().unwrap_or("ok"), expected, "{method} {path}");
+        }
+    }
+    let reply = server.account(&session, "PUT", "/api/users/a.example", form).await.json();
+    assert_eq!(reply["_success"], true);
+    let kept = "SELECT COUNT(*) FROM mailbox WHERE password LIKE '{PLAIN}%'";
+    assert_eq!(server.count(kept).await, 2);
+    assert_eq!(server.count("SELECT COUNT(*) FROM mailbox").await, 3);
+}
+
+#[tokio::test]
 async fn users_with_self_service_change_some_of_their_own() {
     let server = Server::start(settings()).await;
     server.add_domain("a.example").await;

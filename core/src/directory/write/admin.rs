@@ -55,6 +55,7 @@ const MAIL_USER: Stmt = Stmt::same(
 );
 const DOMAINS: Stmt =
     Stmt::same("SELECT domain FROM domain_admins WHERE username = ? AND active = 1 ORDER BY domain");
+const ALL_DOMAINS: Stmt = Stmt::same("SELECT domain FROM domain_admins WHERE username = ?");
 const ADMINS_OF: Stmt = Stmt::same("SELECT username FROM domain_admins WHERE domain = ? ORDER BY username");
 const INSERT: Stmt = Stmt::same(
     "INSERT INTO admin (username, password, name, language, passwordlastchange, created, active) \
@@ -105,6 +106,13 @@ impl Accounts {
     /// The row of a stand-alone administrator.
     pub async fn admin(&self, username: &str) -> Result<Option<Row>> {
         Ok(self.vmail.fetch_optional(&STAND_ALONE, &[username.into()]).await?)
+    }
+
+    /// The domains that an account administers, in lower case, `all` for everything. Rights that are switched off are
+    /// told too: they may be switched on again.
+    pub async fn administered_by(&self, username: &str) -> Result<Vec<String>> {
+        let rows = self.vmail.fetch_all(&ALL_DOMAINS, &[username.into()]).await?;
+        Ok(rows.iter().filter_map(|row| row.text_at(0).map(str::to_lowercase)).collect())
     }
 
     /// Who administers a domain.
