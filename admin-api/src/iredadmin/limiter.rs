@@ -64,31 +64,36 @@ fn keys(account: &str, client: Option<IpAddr>) -> [(Key, u32); 3] {
 }
 
 impl Limiter {
-    /// Whether a login may be tried now.
+    /// Whether a login may be tried now. The attempt counts as a failure from here on, before its password is looked
+    /// at, so that attempts at the same time do not all pass the bound; see [`Self::take_back`].
     pub(crate) fn admits(&self, account: &str, client: Option<IpAddr>, now: i64, bound: Bound) -> bool {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        keys(account, client).iter().all(|(key, times)| match counts.get(key) {
-            Some((since, count)) if now - since < bound.window => {
-                *count < bound.failures.saturating_mul(*times)
-            }
-            _ => true,
-        })
-    }
-
-    /// Notes a failed login.
-    pub(crate) fn failed(&self, account: &str, client: Option<IpAddr>, now: i64, bound: Bound) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, _) in keys(account, client) {
+        let mut admitted = true;
+        for (key, times) in keys(account, client) {
             let entry = counts.get_or_insert_mut(key, || (now, 0));
             if now - entry.0 >= bound.window {
                 *entry = (now, 0);
             }
-            entry.1 += 1;
+            admitted &= entry.1 < bound.failures.saturating_mul(times);
+            entry.1 = entry.1.saturating_add(1);
+        }
+        admitted
+    }
+
+    /// Uncounts an attempt that [`Self::admits`] counted at `now` and that was no wrong guess.
+    pub(crate) fn take_back(&self, account: &str, client: Option<IpAddr>, now: i64) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, _) in keys(account, client) {
+            // A window that began since does not hold the attempt.
+            if let Some((_, count)) = counts.get_mut(&key).filter(|(since, _)| *since <= now) {
+                *count = count.saturating_sub(1);
+            }
         }
     }
 
-    /// Notes a login that succeeded: its failures before were mistakes.
-    pub(crate) fn succeeded(&self, account: &str, client: Option<IpAddr>) {
+    /// Notes that an attempt counted at `now` succeeded: the failures before it were mistakes.
+    pub(crate) fn succeeded(&self, account: &str, client: Option<IpAddr>, now: i64) {
+        self.take_back(account, client, now);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let [(own, _), ..] = keys(account, client);
         counts.pop(&own);
@@ -110,26 +115,50 @@ mod tests {
         let limiter = Limiter::default();
         for now in 0..3 {
             assert!(limiter.admits("a", client("192.0.2.1"), now, BOUND));
-            limiter.failed("a", client("192.0.2.1"), now, BOUND);
         }
         assert!(!limiter.admits("a", client("192.0.2.1"), 10, BOUND));
         assert!(limiter.admits("b", client("192.0.2.1"), 10, BOUND));
         assert!(limiter.admits("a", client("192.0.2.2"), 10, BOUND));
         assert!(limiter.admits("a", client("192.0.2.1"), 60, BOUND));
-        limiter.succeeded("a", client("192.0.2.1"));
-        assert!(limiter.admits("a", client("192.0.2.1"), 10, BOUND));
+        limiter.succeeded("a", client("192.0.2.1"), 60);
+        for now in 60..63 {
+            assert!(limiter.admits("a", client("192.0.2.1"), now, BOUND));
+        }
+        assert!(!limiter.admits("a", client("192.0.2.1"), 64, BOUND));
+    }
+
+    #[test]
+    fn attempts_at_the_same_time_do_not_pass_the_bound_together() {
+        let limiter = Limiter::default();
+        let admitted = std::thread::scope(|scope| {
+            let attempt = || limiter.admits("a", client("192.0.2.1"), 0, BOUND);
+            let attempts: Vec<_> = (0..40).map(|_| scope.spawn(attempt)).collect();
+            attempts.into_iter().map(|attempt| usize::from(attempt.join().unwrap())).sum::<usize>()
+        });
+        assert_eq!(admitted, 3);
+    }
+
+    #[test]
+    fn logins_that_succeed_leave_no_count() {
+        let limiter = Limiter::default();
+        for _ in 0..100 {
+            assert!(limiter.admits("a", client("192.0.2.1"), 0, BOUND));
+            limiter.succeeded("a", client("192.0.2.1"), 0);
+            assert!(limiter.admits("b", client("192.0.2.1"), 0, BOUND));
+            limiter.take_back("b", client("192.0.2.1"), 0);
+        }
     }
 
     #[test]
     fn many_accounts_from_one_network_and_one_account_from_many() {
         let limiter = Limiter::default();
         for number in 0..15 {
-            limiter.failed(&format!("a{number}"), client(&format!("2001:db8::{number}")), 0, BOUND);
+            limiter.admits(&format!("a{number}"), client(&format!("2001:db8::{number}")), 0, BOUND);
         }
         assert!(!limiter.admits("other", client("2001:db8::ffff"), 1, BOUND));
         assert!(limiter.admits("other", client("2001:db8:1::1"), 1, BOUND));
         for number in 0..30 {
-            limiter.failed("root", client(&format!("192.0.2.{number}")), 0, BOUND);
+            limiter.admits("root", client(&format!("192.0.2.{number}")), 0, BOUND);
         }
         assert!(!limiter.admits("root", client("198.51.100.1"), 1, BOUND));
     }

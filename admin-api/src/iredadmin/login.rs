@@ -37,25 +37,24 @@ impl AccountApi {
         }
         let now = self.clock.unix_seconds();
         if !self.limiter.admits(&username, origin.client, now, self.policy.login_bound) {
-            self.limiter.failed(&username, origin.client, now, self.policy.login_bound);
             return Err(self.refused(origin, &username, Failure::INVALID_CREDENTIALS.code()));
         }
-        let account = self.accounts.admin_account(&username).await?;
-        let stored = account.as_ref().map(|account| account.password.as_str());
-        // Checked whatever the rights are, so that the time tells nothing about them either.
-        let verified = self.vault.verify(stored, password).await;
-        let level = match &account {
-            Some(account) if verified => self.level(account).await?,
-            _ => None,
+        let proved = match self.proved(&username, password).await {
+            Ok(proved) => proved,
+            Err(failure) => {
+                // The password was not the reason.
+                self.limiter.take_back(&username, origin.client, now);
+                return Err(failure);
+            }
         };
-        let (Some(account), Some(level)) = (account, level) else {
-            self.limiter.failed(&username, origin.client, now, self.policy.login_bound);
+        let Some((account, level)) = proved else {
             return Err(self.refused(origin, &username, Failure::INVALID_CREDENTIALS.code()));
         };
         if level == Level::Global && !self.policy.global_admin_clients.admits(origin.client) {
+            self.limiter.take_back(&username, origin.client, now);
             return Err(self.refused(origin, &username, "NOT_ALLOWED_IP"));
         }
-        self.limiter.succeeded(&username, origin.client);
+        self.limiter.succeeded(&username, origin.client, now);
         let stamp = session::stamp(&account.password);
         let id = self.sessions.begin(&username, &stamp, origin.client, now, self.random.as_ref()).await?;
         tracing::info!(event = "login", client = %shown(origin.client), account = %username);
@@ -63,6 +62,16 @@ impl AccountApi {
         let mut answer = Answer::success();
         answer.cookie = Some(format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Strict{secure}"));
         Ok(answer)
+    }
+
+    /// The account and its rights, if it has any and the password is its own.
+    async fn proved(&self, username: &str, password: &str) -> Result<Option<(AdminAccount, Level)>, Failure> {
+        let account = self.accounts.admin_account(username).await?;
+        let stored = account.as_ref().map(|account| account.password.as_str());
+        // Checked whatever the rights are, so that the time tells nothing about them either.
+        let verified = self.vault.verify(stored, password).await;
+        let Some(account) = account.filter(|_| verified) else { return Ok(None) };
+        Ok(self.level(&account).await?.map(|level| (account, level)))
     }
 
     /// `POST /api/logout`
