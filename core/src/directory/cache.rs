@@ -50,6 +50,35 @@ enum Question {
     ForwardingTargets(String),
 }
 
+/// The longest text of a question whose answer is worth remembering, in octets. No address is longer (RFC 5321 section
+/// 4.5.3.1), and a cache bounded by entries must not be filled with attributes of 8 KiB each.
+const LONGEST: usize = 512;
+
+impl Question {
+    /// Whether an honest client could have asked it.
+    fn is_ordinary(&self) -> bool {
+        use Question::*;
+        let (first, second) = match self {
+            AliasDomainOf(one, other)
+            | LoginHasAlias(one, other)
+            | LoginMayUse(one, other, _)
+            | ListHasMember(one, other)
+            | UsersWithAlias(one, other)
+            | AliasHasMember(one, other) => (one, other.as_str()),
+            IsLocalDomain(only, _)
+            | AliasTarget(only)
+            | DomainNames(only)
+            | IsActiveMaillist(only)
+            | ListPolicy(_, only)
+            | AliasMembers(only)
+            | Moderators(only)
+            | Owners(only)
+            | ForwardingTargets(only) => (only, ""),
+        };
+        first.len() <= LONGEST && second.len() <= LONGEST
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Remembered {
     Flag(bool),
@@ -117,7 +146,7 @@ impl<D: Directory + ?Sized> CachedDirectory<D> {
         question: Question,
         fresh: impl Future<Output = Result<T, DirectoryError>> + Send,
     ) -> Result<T, DirectoryError> {
-        if self.life_millis == 0 {
+        if self.life_millis == 0 || !question.is_ordinary() {
             return fresh.await;
         }
         let now = self.clock.unix_millis();
@@ -343,5 +372,17 @@ mod tests {
         assert!(!directory.lock().is_empty());
         directory.forget();
         assert!(ask("b.example").await);
+    }
+
+    #[tokio::test]
+    async fn what_no_address_can_be_is_not_remembered() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (_, _, directory) = directory(&folder).await;
+        let long = format!("{}.example", "x".repeat(8000));
+        assert!(!directory.login_has_alias("a@example.com", &long).await.expect("answered"));
+        assert!(!directory.is_local_domain(&long, DomainScope::ALL).await.expect("answered"));
+        assert!(directory.lock().is_empty());
+        assert!(!directory.login_has_alias("a@example.com", "b@example.com").await.expect("answered"));
+        assert_eq!(directory.lock().len(), 1);
     }
 }
