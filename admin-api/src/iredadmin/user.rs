@@ -1,5 +1,7 @@
 //! The calls about mail users.
 
+use std::collections::HashMap;
+
 use outrider_core::directory::write::{DomainSettings, NewUser, UserChange};
 use outrider_core::sql::Row;
 use serde_json::Value;
@@ -30,12 +32,13 @@ impl AccountApi {
             return Ok(Answer::data(names));
         }
         let stored = self.accounts.stored_in(domain).await?;
+        let stored: HashMap<String, (i64, i64)> =
+            stored.into_iter().map(|(name, bytes, messages)| (name, (bytes, messages))).collect();
         let data: Vec<Value> = rows
             .iter()
             .map(|row| {
                 let username = row.text("username").unwrap_or("").to_lowercase();
-                let used = stored.iter().find(|(name, ..)| *name == username);
-                let (bytes, messages) = used.map_or((0, 0), |(_, bytes, messages)| (*bytes, *messages));
+                let (bytes, messages) = stored.get(&username).copied().unwrap_or_default();
                 self.shown(row, bytes, messages)
             })
             .collect();
@@ -109,6 +112,13 @@ impl AccountApi {
         let settings = DomainSettings::parse(row.text("settings").unwrap_or(""));
         let mut change = self.user_change(actor, &settings, sent)?;
         if allows(actor, &settings, "personal_info", "") {
+            // The rules for passwords cannot be held against a hash; users are bound by them.
+            if actor.level == Level::OwnMailbox
+                && sent.contains("password_hash")
+                && !sent.contains("password")
+            {
+                return Err(Failure::new("INVALID_PASSWORD_SCHEME"));
+            }
             change.password = self.new_password(sent, &settings).await?;
         }
         self.accounts.change_users(&[user.to_owned()], &change, &self.now()).await?;

@@ -18,6 +18,43 @@ const MAX_ARGON_MEMORY_KIB: u32 = 1 << 20;
 const MAX_ARGON_PASSES: u32 = 64;
 const MAX_PBKDF2_ROUNDS: u32 = 5_000_000;
 
+// What is stored from now on is dearer than any usual value only by little; above are the bounds for what is there.
+const STORED_BCRYPT_COST: u32 = 14;
+const STORED_SHA_ROUNDS: u32 = 500_000;
+/// Memory in KiB times passes: 256 MiB four times.
+const STORED_ARGON_WORK: u64 = (256 << 10) * 4;
+const STORED_PBKDF2_ROUNDS: u32 = 500_000;
+
+/// Whether a value below the scheme `name` costs no more to check than may be asked for by a hash that is set now.
+pub(super) fn is_affordable(name: &str, value: &str) -> bool {
+    let mut fields = value.split('$').skip(1);
+    let at_most =
+        |text: Option<&str>, most| text.and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n <= most);
+    if name == "PBKDF2" {
+        return at_most(fields.nth(2), STORED_PBKDF2_ROUNDS);
+    }
+    match fields.next() {
+        Some("2a" | "2b" | "2y") => at_most(fields.next(), STORED_BCRYPT_COST),
+        Some("5" | "6") => match fields.next().and_then(|field| field.strip_prefix("rounds=")) {
+            Some(rounds) => at_most(Some(rounds), STORED_SHA_ROUNDS),
+            None => true,
+        },
+        Some("argon2id" | "argon2i" | "argon2d") => {
+            // Named twice, the last value is the one that counts; the largest is the safe one.
+            let largest = |name: &str| {
+                let pairs = value.split(['$', ',']).filter_map(|pair| pair.split_once('='));
+                pairs
+                    .filter(|(key, _)| *key == name)
+                    .map(|(_, n)| n.parse::<u32>().ok())
+                    .max_by_key(|n| n.unwrap_or(u32::MAX))
+            };
+            matches!((largest("m"), largest("t")), (Some(Some(memory)), Some(Some(passes)))
+                if u64::from(memory) * u64::from(passes) <= STORED_ARGON_WORK)
+        }
+        _ => true,
+    }
+}
+
 /// Checks a value that begins with `$`.
 pub(super) fn verify(stored: &str, password: &str) -> bool {
     let mut fields = stored.split('$').skip(1);

@@ -46,13 +46,15 @@ fn split(stored: &str) -> Option<(String, Encoding, &str)> {
     Some((name.to_ascii_uppercase(), encoding, value))
 }
 
-/// Whether `hash` is a value that [`verify`] can check, so that it may be stored as it is.
+/// Whether `hash` is a value that [`verify`] can check at a reasonable cost, so that it may be stored as it is.
 pub(crate) fn is_known(hash: &str) -> bool {
     if hash.len() > 255 || hash.chars().any(char::is_control) {
         return false;
     }
     match split(hash) {
-        Some((name, _, value)) => SCHEMES.contains(&name.as_str()) && !value.is_empty(),
+        Some((name, _, value)) => {
+            SCHEMES.contains(&name.as_str()) && !value.is_empty() && crypt::is_affordable(&name, value)
+        }
         None => is_bare(hash),
     }
 }
@@ -221,6 +223,22 @@ mod tests {
             ("{SSHA512}", false),
             ("plain", false),
             ("{SSHA}a\nb", false),
+            ("{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$AAAA", true),
+            ("{ARGON2ID}$argon2id$v=19$m=262144,t=4,p=1$c2FsdA$AAAA", true),
+            ("{ARGON2ID}$argon2id$v=19$m=262144,t=5,p=1$c2FsdA$AAAA", false),
+            ("{ARGON2I}$argon2i$m=4294967295,t=4294967295,p=1$c2FsdA$AAAA", false),
+            ("{CRYPT}$argon2id$v=19$m=1048576,t=64,p=1$c2FsdA$AAAA", false),
+            ("{ARGON2ID}$argon2id$v=19$m=many,t=1,p=1$c2FsdA$AAAA", false),
+            ("{ARGON2ID}$argon2id$v=19$m=8,m=1048576,t=1,t=64,p=1$c2FsdA$AAAA", false),
+            ("{BLF-CRYPT}$2y$14$x", true),
+            ("{BLF-CRYPT}$2y$15$x", false),
+            ("{CRYPT}$2b$16$x", false),
+            ("{SHA512-CRYPT}$6$saltstring$x", true),
+            ("{SHA512-CRYPT}$6$rounds=500000$salt$x", true),
+            ("{SHA256-CRYPT}$5$rounds=500001$salt$x", false),
+            ("{MD5}$1$salt$x", true),
+            ("{PBKDF2}$1$salt$5000$00", true),
+            ("{PBKDF2}$1$salt$5000000$00", false),
         ] {
             assert_eq!(is_known(hash), known, "{hash:?}");
         }

@@ -166,6 +166,9 @@ async fn users_with_self_service_change_some_of_their_own() {
         let reply = server.account(&session, method, path, "name=x").await;
         assert_eq!(reply.json()["_msg"], "PERMISSION_DENIED", "{method} {path}");
     }
+    let form = "password_hash=%7BPLAIN%7Dx";
+    let reply = server.account(&session, "PUT", "/api/user/u@a.example", form).await;
+    assert_eq!(reply.json()["_msg"], "INVALID_PASSWORD_SCHEME");
     let own = server.account(&session, "GET", "/api/user/u@a.example", "").await.json();
     assert_eq!(own["_data"]["username"], "u@a.example");
     assert!(own["_data"].get("password").is_none());
