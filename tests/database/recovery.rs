@@ -12,11 +12,11 @@ const PROBE: Stmt = Stmt::same("SELECT COUNT(*) AS n FROM domain");
 /// The wait ends with the limit, and the next statement does not get the late answer.
 pub(crate) async fn a_slow_statement_is_given_up(ground: &Ground) {
     const SLEEP: Stmt =
-        Stmt::per_engine("SELECT SLEEP(20) AS n", "SELECT pg_sleep(20) AS n", "SELECT 1 AS n");
+        Stmt::per_engine("SELECT SLEEP(300) AS n", "SELECT pg_sleep(300) AS n", "SELECT 1 AS n");
     let began = Instant::now();
     let error = ground.vmail.fetch_all(&SLEEP, &[]).await.expect_err("too slow");
     assert!(matches!(error, DbError::Timeout { .. }) && error.is_temporary(), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     let row = ground.vmail.fetch_optional(&PROBE, &[]).await.expect("answered").expect("a row");
     assert!(row.int("n").is_some());
     // The server, too, gives up what nobody waits for any more.
@@ -25,7 +25,7 @@ pub(crate) async fn a_slow_statement_is_given_up(ground: &Ground) {
         "SELECT COUNT(*) AS n FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'",
         "SELECT 0 AS n",
     );
-    while began.elapsed() < Duration::from_secs(8) {
+    while began.elapsed() < Duration::from_secs(120) {
         let row = ground.vmail.fetch_optional(&STILL_THERE, &[]).await.expect("answered").expect("a row");
         if row.int("n") == Some(0) {
             return;
@@ -79,16 +79,17 @@ pub(crate) async fn a_stopped_server_is_told_at_once_and_found_again(ground: &mu
     let store = ground.store.as_mut().expect("a server");
     store.stop().expect("stopped");
     let began = Instant::now();
-    for _ in 0..20 {
+    // Waiting for the limit each time would be 100 s.
+    for _ in 0..50 {
         let error = db.fetch_all(&PROBE, &[]).await.expect_err("nobody there");
         assert!(error.is_temporary(), "{error}");
     }
     assert!(!db.is_up());
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     store.resume().expect("started again");
     let began = Instant::now();
     while db.fetch_all(&PROBE, &[]).await.is_err() {
-        assert!(began.elapsed() < Duration::from_secs(3), "not found again");
+        assert!(began.elapsed() < Duration::from_secs(60), "not found again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(db.is_up());

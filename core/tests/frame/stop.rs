@@ -19,11 +19,8 @@ fn sigterm_finishes_the_request_in_progress_and_accepts_no_more() {
         busy.send("sleep 1500");
         std::thread::sleep(Duration::from_millis(200));
         running.signal(signal);
-        let start = Instant::now();
-        assert_eq!(idle.receive(), "", "an idle connection is closed at once");
-        assert!(start.elapsed() < Duration::from_millis(1000));
+        assert_eq!(idle.receive(), "", "an idle connection is closed");
         wait_until("the listener to close", || TcpStream::connect(&address).is_err(), String::new);
-        assert!(start.elapsed() < Duration::from_millis(1200), "the listener closes first");
         assert_eq!(busy.receive(), "sleep 1500");
         assert_eq!(busy.receive(), "");
         assert_eq!(running.wait().code(), Some(0));
@@ -41,7 +38,8 @@ fn grace_is_limited() {
     let start = Instant::now();
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait().code(), Some(0));
-    assert!(start.elapsed() >= Duration::from_millis(450) && start.elapsed() < Duration::from_secs(8));
+    // That it ends before the request does is what `wait` sees to: it is not patient enough for the request.
+    assert!(start.elapsed() >= Duration::from_millis(450));
     assert!(running.log().contains("stop forced"));
 }
 
@@ -50,11 +48,16 @@ fn second_signal_leaves_at_once() {
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         let place = Place::new("listen = [\"127.0.0.1:0\"]\n[limits]\ngrace = \"30s\"\n");
         let mut running = place.start();
-        let mut busy = running.client();
+        let address = running.addresses("echo")[0].clone();
+        let (mut busy, mut idle) = (running.client(), running.client());
+        assert_eq!(idle.ask("x"), "x");
         busy.send("sleep 30000");
         std::thread::sleep(Duration::from_millis(200));
         running.signal(signal);
         running.wait_for_log("event=stopping");
+        // Idle connections and the listener do not wait for the busy one: the exit code shows that it was still busy.
+        assert_eq!(idle.receive(), "", "an idle connection is closed at once");
+        wait_until("the listener to close", || TcpStream::connect(&address).is_err(), String::new);
         running.signal(signal);
         let status = running.wait();
         assert_eq!((status.code(), status.signal()), (Some(code), None));

