@@ -24,7 +24,9 @@ pub(crate) fn serve(arguments: &[String]) -> Result<()> {
                 // Load connections break off at the end of a point; nothing is to be said about it.
                 let _ = match (role.as_str(), next_hop) {
                     ("policy", _) => echo(stream, b"\n\n", b"action=DUNNO\n\n").await,
-                    ("tcp-table", _) => echo(stream, b"\n", b"500 not%20found\n").await,
+                    ("tcp-table", _) => {
+                        echo(stream, b"\n", b"200 SRS0=abcd=WC=sender.example=user@srs.example.net\n").await
+                    }
                     ("smtp-relay", Some(next_hop)) => smtp(stream, Some(next_hop)).await,
                     ("smtp-sink", _) => smtp(stream, None).await,
                     _ => Ok(()),

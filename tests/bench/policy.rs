@@ -53,12 +53,16 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         ("bare policy answer", bare.id(), bare_port.address()),
         ("postgrey", theirs.id(), their_port.address()),
     ];
-    const ANSWERS: &[&str] = &["action="];
+    const PASSED: &[&str] = &["action=DUNNO\n"];
+    // As policyd, the bare server and postgrey say it.
+    const FIRST: [&[&str]; 3] = [&["action=451 4.7.1 "], PASSED, &["action=DEFER_IF_PERMIT "]];
+    // postgrey tells the recipient how long a message was delayed.
+    const KNOWN: [&[&str]; 3] = [PASSED, PASSED, &["action=DUNNO\n", "action=PREPEND "]];
 
     let mut table = Table::new(plan, "submission: RCPT of a logged-in user");
     for (program, id, address) in &programs[..2] {
         table.measure(program, *id, &|_| {
-            wire::exchange(*address, b"\n\n", ANSWERS, |_| {
+            wire::exchange(*address, b"\n\n", PASSED, |_| {
                 wire::policy_request(
                     "RCPT",
                     "anna@local.example",
@@ -76,7 +80,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     for (round, (program, id, address)) in programs.iter().enumerate() {
         table.measure(program, *id, &|connection| {
             let tag = format!("{round}-{}-{connection}", unique());
-            wire::exchange(*address, b"\n\n", ANSWERS, move |count| {
+            wire::exchange(*address, b"\n\n", FIRST[round], move |count| {
                 let sender = format!("s{tag}-{count}@world.example");
                 wire::policy_request("RCPT", &sender, "anna@local.example", "198.51.100.7", "", 0)
             })
@@ -93,18 +97,18 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     )?;
     let known =
         || wire::policy_request("RCPT", "known@world.example", "anna@local.example", "198.51.100.8", "", 0);
-    wire::exchange(their_port.address(), b"\n\n", ANSWERS, move |_| known())?(0)?;
+    wire::exchange(their_port.address(), b"\n\n", FIRST[2], move |_| known())?(0)?;
     std::thread::sleep(std::time::Duration::from_millis(2_100));
     let mut table = Table::new(plan, "known client: RCPT, the triplet has passed before");
-    for (program, id, address) in &programs {
-        table.measure(program, *id, &|_| wire::exchange(*address, b"\n\n", ANSWERS, move |_| known()))?;
+    for ((program, id, address), answers) in programs.iter().zip(KNOWN) {
+        table.measure(program, *id, &|_| wire::exchange(*address, b"\n\n", answers, move |_| known()))?;
     }
     table.ratios();
 
     let mut table = Table::new(plan, "end of message: one throttle row counted");
     for (program, id, address) in &programs[..2] {
         table.measure(program, *id, &|_| {
-            wire::exchange(*address, b"\n\n", ANSWERS, |_| {
+            wire::exchange(*address, b"\n\n", PASSED, |_| {
                 let user = "anna@local.example";
                 wire::policy_request("END-OF-MESSAGE", user, "bob@world.example", "203.0.113.9", user, 4096)
             })

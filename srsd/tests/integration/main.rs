@@ -4,7 +4,7 @@ use outrider_core::clock::TestClock;
 use outrider_core::daemon::{BoundListener, Environment, Running, Shutdown, ShutdownTrigger, launch};
 use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::schema::Database;
-use outrider_core::settings::{ListenAddress, Secret};
+use outrider_core::settings::{Interval, ListenAddress, Secret};
 use outrider_core::sql::{Stmt, Value};
 use outrider_srsd::{OnFailure, Settings, Srsd};
 use outrider_tests::slapd::Slapd;
@@ -156,7 +156,10 @@ async fn an_unreachable_database_never_stops_mail() {
 #[tokio::test]
 async fn new_settings_reach_connections_that_stay_open() {
     let state = tempfile::tempdir().expect("a folder");
-    let server = Server::start(settings(), state.path()).await;
+    // Whoever waits for the end of the grace waits too long.
+    let mut patient = settings();
+    patient.limits.grace = Interval::seconds(300);
+    let server = Server::start(patient.clone(), state.path()).await;
     let mut stream = server.connect("forward").await;
     let mut ask = async |expected: &str| {
         stream.write_all(b"get user@gmail.com\n").await.expect("sends");
@@ -165,13 +168,11 @@ async fn new_settings_reach_connections_that_stay_open() {
         assert_eq!(String::from_utf8_lossy(&answer), expected);
     };
     ask("200 SRS0=lnpB=WC=gmail.com=user@srs.example.net\n").await;
-    let rotated = Settings { secrets: vec![Secret::new("secretOld")], ..settings() };
+    let rotated = Settings { secrets: vec![Secret::new("secretOld")], ..patient };
     server.running.reload(rotated).await.expect("reloads");
     ask("200 SRS0=O7sc=WC=gmail.com=user@srs.example.net\n").await;
     // An idle connection does not hold up the stop.
-    let begin = tokio::time::Instant::now();
-    server.stop().await;
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    tokio::time::timeout(Duration::from_secs(60), server.stop()).await.expect("stops");
 }
 
 /// The example settings as shipped, and with every line that is commented out put in force.
