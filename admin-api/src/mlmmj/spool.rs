@@ -2,8 +2,9 @@
 //!
 //! A new list is built completely in a hidden directory and appears by one rename, and it vanishes by one rename;
 //! nobody ever sees half a list. Whoever changes a list holds the lock of its directory, whoever makes or removes
-//! one holds the lock of the domain's directory. What a crash left behind under a hidden name is removed by the
-//! next one that holds the lock.
+//! one holds the lock of the domain's directory. What a crash left behind of a list that was being made or removed is
+//! swept by the next one that holds the lock. A list on its way to the archive has a hidden name of another form, which
+//! is never swept: until its copy is complete it is the only one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -141,7 +142,8 @@ impl Spool {
             // Removed, or removed and made anew, while we waited.
             match self.open(list)? {
                 Some(current) if current.is_same(&directory).while_doing("checking the lock")? => {
-                    sweep(&directory, TEMPORARY_PREFIX).while_doing("removing left-over files")?;
+                    sweep(&directory, |entry| entry.starts_with(TEMPORARY_PREFIX))
+                        .while_doing("removing left-over files")?;
                     return Ok(Some(directory));
                 }
                 _ => {}
@@ -161,8 +163,9 @@ impl Spool {
             self.apply(&directory, changes)?;
             return Ok(Creation::Existed);
         }
-        sweep(&domain, &format!(".{name}.")).while_doing("removing what a crash left")?;
-        let hidden = format!(".{name}.{}", uuid::Uuid::new_v4().simple());
+        let left = |entry: &str| is_swept(entry, name);
+        sweep(&domain, left).while_doing("removing what a crash left")?;
+        let hidden = swept_name(name);
         let prepared = Prepared { domain, hidden: Some(hidden.clone()), name: name.to_owned() };
         let directory = prepared.domain.create(&hidden).while_doing("making the list")?;
         complete(&directory, templates.as_ref()).while_doing("filling the list")?;
@@ -195,7 +198,7 @@ impl Spool {
 
     /// Removes the directory of a list for good. Nothing happens if there is none.
     pub(crate) fn remove(&self, list: &ListAddress) -> Result<()> {
-        let Some((domain, hidden)) = self.hide(list)? else { return Ok(()) };
+        let Some((domain, hidden)) = self.hide(list, swept_name)? else { return Ok(()) };
         domain.remove_tree(&hidden).while_doing("removing the list")?;
         domain.sync().while_doing("removing the list")
     }
@@ -204,8 +207,8 @@ impl Spool {
     /// `None` if there was no directory.
     pub(crate) fn archive(&self, list: &ListAddress, stamp: &str) -> Result<Option<PathBuf>> {
         let (domain_name, name) = names(list)?;
-        let Some((domain, hidden)) = self.hide(list)? else { return Ok(None) };
-        let moved = self.move_to_archive(&domain, &hidden, domain_name, &format!("{name}-{stamp}"));
+        let Some((domain, hidden)) = self.hide(list, archiving_name)? else { return Ok(None) };
+        let moved = self.move_to_archive(&domain, &hidden, (domain_name, name), &format!("{name}-{stamp}"));
         if moved.is_err() {
             // The list is as it was, so that the call can be repeated.
             let _ = domain.move_new(&hidden, &domain, name);
@@ -217,7 +220,7 @@ impl Spool {
         &self,
         from: &Directory,
         hidden: &str,
-        domain_name: &str,
+        (domain_name, list): (&str, &str),
         wanted: &str,
     ) -> Result<PathBuf> {
         const WHAT: &str = "archiving the list";
@@ -233,6 +236,7 @@ impl Spool {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                     copy_over(from, hidden, &target, &name).while_doing(WHAT)?;
+                    discard(from, hidden, list);
                     return Ok(path);
                 }
                 Err(error) => return Err(error).while_doing(WHAT),
@@ -242,13 +246,13 @@ impl Spool {
     }
 
     /// Gives the directory of a list a hidden name in its domain, once nobody works on it any more.
-    fn hide(&self, list: &ListAddress) -> Result<Option<(Directory, String)>> {
+    fn hide(&self, list: &ListAddress, hidden: fn(&str) -> String) -> Result<Option<(Directory, String)>> {
         const WHAT: &str = "removing the list";
         let Ok((domain_name, name)) = names(list) else { return Ok(None) };
         let Some(domain) = self.open_root()?.open(domain_name).while_doing(WHAT)? else { return Ok(None) };
         domain.lock(LOCK_PATIENCE).while_doing("locking the domain")?;
         let Some(directory) = self.lock(list)? else { return Ok(None) };
-        let hidden = format!(".{name}.{}", uuid::Uuid::new_v4().simple());
+        let hidden = hidden(name);
         domain.move_new(name, &domain, &hidden).while_doing(WHAT)?;
         drop(directory);
         Ok(Some((domain, hidden)))
@@ -312,10 +316,28 @@ fn complete(list: &Directory, templates: Option<&Directory>) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes entries whose name starts with `prefix`; the caller holds the lock that every maker of such names holds.
-fn sweep(directory: &Directory, prefix: &str) -> io::Result<()> {
+/// A hidden name for a list that is not there yet or no longer, and that may be swept.
+fn swept_name(list: &str) -> String {
+    format!(".{list}.{}", uuid::Uuid::new_v4().simple())
+}
+
+/// Whether `entry` is a [`swept_name`] of the list.
+fn is_swept(entry: &str, list: &str) -> bool {
+    let rest = entry.strip_prefix('.').and_then(|entry| entry.strip_prefix(list));
+    rest.and_then(|rest| rest.strip_prefix('.'))
+        .is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// A hidden name for a list on its way to the archive. The list's own name stands at the end, so that this is no
+/// [`swept_name`] of a list called `archive` or `archive.NAME`.
+fn archiving_name(list: &str) -> String {
+    format!(".archive.{}.{list}", uuid::Uuid::new_v4().simple())
+}
+
+/// Removes the entries that are `left` over; the caller holds the lock that every maker of such names holds.
+fn sweep(directory: &Directory, left: impl Fn(&str) -> bool) -> io::Result<()> {
     let directories = directory.directory_names()?;
-    for name in directory.names()?.iter().filter(|name| name.starts_with(prefix)) {
+    for name in directory.names()?.iter().filter(|name| left(name)) {
         if directories.contains(name) {
             directory.remove_tree(name)?;
         } else {
@@ -336,7 +358,17 @@ fn copy_over(from: &Directory, hidden: &str, target: &Directory, name: &str) -> 
         let _ = target.remove_tree(&temporary);
         return Err(error);
     }
-    from.remove_tree(hidden)
+    Ok(())
+}
+
+/// Removes what was copied to the archive. The archive is complete by now, so a failure is no reason to undo anything:
+/// what stays is half a list, to be swept when one of this name is made again.
+fn discard(domain: &Directory, hidden: &str, list: &str) {
+    let name = swept_name(list);
+    let removed = domain.move_new(hidden, domain, &name).and_then(|()| domain.remove_tree(&name));
+    if let Err(error) = removed {
+        tracing::warn!(event = "archived list not removed", list, error = %error);
+    }
 }
 
 fn open_or_create_root(path: &Path) -> io::Result<Directory> {
@@ -424,10 +456,19 @@ mod tests {
     fn what_a_crash_left_is_swept() {
         let (folder, spool) = spool();
         let domain = folder.path().join("spool/example.com");
-        std::fs::create_dir_all(domain.join(".list.0123/control")).unwrap();
-        std::fs::create_dir_all(domain.join(".other.0123")).unwrap();
+        let left = domain.join(swept_name("list"));
+        std::fs::create_dir_all(left.join("control")).unwrap();
+        let others =
+            [swept_name("other"), swept_name("list.x"), archiving_name("list"), ".list.mine".to_owned()];
+        for other in &others {
+            std::fs::create_dir(domain.join(other)).unwrap();
+        }
         create(&spool, "list@example.com");
-        assert!(!domain.join(".list.0123").exists() && domain.join(".other.0123").exists());
+        assert!(!left.exists());
+        assert!(others.iter().all(|other| domain.join(other).exists()));
+        assert!(
+            !is_swept(&archiving_name("list"), "archive") && !is_swept(&archiving_name("x"), "archive.x")
+        );
         std::fs::write(domain.join("list/.outrider-1"), "half").unwrap();
         spool.lock(&address("list@example.com")).unwrap().unwrap();
         assert!(!domain.join("list/.outrider-1").exists());
@@ -445,6 +486,23 @@ mod tests {
         create(&spool, "list@example.com");
         let again = spool.archive(&list, "20250315000000").unwrap().unwrap();
         assert_eq!(again, folder.path().join("archive/example.com/list-20250315000000-1"));
+    }
+
+    #[test]
+    fn what_cannot_be_removed_after_its_copy_does_not_come_back() {
+        let (folder, _spool) = spool();
+        let path = folder.path().join("domain");
+        std::fs::create_dir_all(path.join(".archive.1.list/control")).unwrap();
+        std::fs::create_dir(folder.path().join("target")).unwrap();
+        let domain = Directory::open_root(&path).unwrap();
+        let target = Directory::open_root(&folder.path().join("target")).unwrap();
+        copy_over(&domain, ".archive.1.list", &target, "list-1").unwrap();
+        assert!(target.open("list-1").unwrap().unwrap().exists("control").unwrap());
+        // Nested deeper than anything that is removed.
+        std::fs::create_dir_all(path.join(".archive.1.list").join("d/".repeat(40))).unwrap();
+        discard(&domain, ".archive.1.list", "list");
+        let left = domain.names().unwrap();
+        assert!(left.len() == 1 && is_swept(&left[0], "list"), "{left:?}");
     }
 
     #[test]
