@@ -54,8 +54,10 @@ outrider_core::settings! {
 outrider_core::settings! {
     /// Bounds of HTTP requests.
     pub struct HttpSettings {
-        /// The largest body of a request.
+        /// The largest body of a request to the account API.
         pub max_body: Size = Size(1 << 20),
+        /// The largest body of a request to the mailing-list API: 100 000 subscribers are posted at once.
+        pub max_list_body: Size = Size(16 << 20),
         /// The largest head of a request: request line and header fields together.
         pub max_head: Size = Size(16 << 10),
         /// The largest number of header fields.

@@ -46,6 +46,7 @@ struct Lasting {
 /// Both APIs with the settings they were made with.
 struct Snapshot {
     bounds: Bounds,
+    list_body: usize,
     lists: Arc<ListApi>,
     accounts: Arc<AccountApi>,
 }
@@ -82,7 +83,10 @@ impl Daemon for AdminApi {
         let snapshot = self.snapshot();
         let (bounds, metrics) = (snapshot.bounds, self.env.metrics.clone());
         match connection.role {
-            LISTS => http::serve(snapshot.lists.clone(), connection, shutdown, bounds, metrics).await,
+            LISTS => {
+                let bounds = Bounds { body: snapshot.list_body, ..bounds };
+                http::serve(snapshot.lists.clone(), connection, shutdown, bounds, metrics).await;
+            }
             ACCOUNTS => http::serve(snapshot.accounts.clone(), connection, shutdown, bounds, metrics).await,
             role => tracing::error!(event = "connection dropped", reason = "unknown role", role),
         }
@@ -130,6 +134,7 @@ impl Snapshot {
                 body_timeout: settings.http.body_timeout.duration(),
                 request_timeout: settings.http.request_timeout.duration(),
             },
+            list_body: settings.http.max_list_body.bytes(),
             accounts: Arc::new(account_api(&settings.accounts, env, databases, lasting, &lists)?),
             lists,
         })

@@ -48,7 +48,7 @@ async fn threat_t44_ambiguous_requests_are_refused_and_the_connection_closed() {
 #[tokio::test]
 async fn bodies_are_bounded() {
     let mut small = settings();
-    small.http.max_body = outrider_core::settings::Size(1000);
+    small.http.max_list_body = outrider_core::settings::Size(1000);
     let server = Server::start(small).await;
     for (form, status) in [
         (format!("name={}", "x".repeat(2000)), 413),
@@ -58,9 +58,13 @@ async fn bodies_are_bounded() {
         let reply = server.list("PUT", "/api/list@a.example", &form).await;
         assert_eq!(reply.status, status, "{:.20}", form);
     }
-    let mut wide = settings();
-    wide.http.max_body = outrider_core::settings::Size(1 << 20);
-    let server = Server::start(wide).await;
+    let server = Server::start(settings()).await;
+    let large = format!("name={}", "x".repeat(2 << 20));
+    assert_eq!(server.list("PUT", "/api/list@a.example", &large).await.status, 200);
+    server.add_admin("root@x.example", &["ALL"]).await;
+    let session = server.login("root@x.example").await;
+    assert_eq!(server.account(&session, "PUT", "/api/domain/a.example", "name=x").await.status, 200);
+    assert_eq!(server.account(&session, "PUT", "/api/domain/a.example", &large).await.status, 413);
     assert_eq!(server.list("PUT", "/api/list@a.example", &"a=1&".repeat(1001)).await.status, 400);
 }
 
