@@ -6,7 +6,7 @@
 //!
 //! Every line and every frame gets an answer, as an unanswered one would hold a process of Postfix for 100 s.
 //! What cannot be understood ends the connection: a line beyond 4096 bytes, a frame that is no netstring
-//! or announces more than 100 000 bytes, and a beginning that belongs to neither protocol.
+//! or announces more than 100 000 bytes, and the beginning of a first line that belongs to neither protocol.
 
 use crate::rules::{Forward, Left, Reverse};
 use crate::texts;
@@ -84,7 +84,7 @@ impl Conversation {
     }
 
     fn tcp_table(&mut self, buffer: &mut BytesMut, out: &mut BytesMut, lookup: &impl Lookup) -> Flow {
-        if !self.served && !may_be_command(buffer) {
+        if !self.served && !buffer.contains(&b'\n') && !may_be_command(buffer) {
             return Flow::Close;
         }
         loop {
@@ -188,10 +188,10 @@ fn query_map(map: &Bytes, key: &Bytes, lookup: &impl Lookup) -> socketmap::Reply
     }
 }
 
-/// Whether a first line, finished or not, begins with a command word. Whoever begins differently (TLS, HTTP/2, a
-/// netstring gone wrong) may wait for something that we would never send.
+/// Whether an unfinished first line begins with a command word. Whoever begins differently (TLS, HTTP/2, a netstring
+/// gone wrong) may never finish it and wait for something that we would never send.
 fn may_be_command(received: &[u8]) -> bool {
-    let word = received.split(|b| matches!(b, b' ' | b'\r' | b'\n')).next().unwrap_or_default();
+    let word = received.split(|b| matches!(b, b' ' | b'\r')).next().unwrap_or_default();
     word.len() <= MAX_COMMAND && word.iter().all(u8::is_ascii_alphabetic)
 }
 
@@ -264,7 +264,6 @@ mod tests {
             (Forward, &long, "500 Request too long.\n", Close),
             (Forward, b"x22:forward user@gmail.com,", "", Close),
             (Forward, b"\x16\x03\x01", "", Close),
-            (Forward, b"x22:forward user@gmail.com,\n", "", Close),
             (Forward, b"", "", Continue),
             (Forward, b"get a\n\x16", "200 f(a)\n", Continue),
             (Forward, b"11:forward a@b,11:reverse a@b,", "9:OK f(a@b),9:OK r(a@b),", Continue),
@@ -291,6 +290,23 @@ mod tests {
             assert_eq!(talk(*direction, &bytes, false), expected, "byte by byte");
         }
         assert!(talk(Forward, &[big.as_bytes()], false).0.contains("OK f(aaa"));
+    }
+
+    #[test]
+    fn a_complete_first_line_is_answered_whatever_it_is() {
+        let table: &[(&[u8], &str)] = &[
+            (b"foo@bar.com\n", "500 Unexpected input: foo@bar.com\n"),
+            (b"x22:forward user@gmail.com,\n", "500 Unexpected input: x22:forward user@gmail.com,\n"),
+            (b"\xFF\n", "500 Unexpected input: %ef%bf%bd\n"),
+            (b"get\0x\n", "500 Unexpected input: get%00x\n"),
+        ];
+        for (line, expected) in table {
+            let input = [line, b"get a\n".as_slice()].concat();
+            let expected = (format!("{expected}200 f(a)\n"), Flow::Continue);
+            let shown = String::from_utf8_lossy(line);
+            assert_eq!(talk(Direction::Forward, &[&input], false), expected, "{shown}");
+            assert_eq!(talk(Direction::Forward, &[line, b"get a\n"], false), expected, "{shown}");
+        }
     }
 
     #[test]
