@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Said when the accounts could not be asked, and when an account makes no sense.
 const TEMPORARY: &str = "DEFER_IF_PERMIT Temporary internal error";
+/// Said when an account is known but not how much it uses.
+const USAGE_UNREAD: &str = "DEFER_IF_PERMIT Internal quota calculation error";
 
 /// The answers of one set of settings.
 pub(crate) struct Checker {
@@ -43,6 +45,8 @@ enum Verdict {
     Refused(Fit, QuotaAccount),
     /// The limit of the account is negative.
     Nonsense(QuotaAccount),
+    /// There is a limit, but the usage could not be read.
+    Unread(QuotaAccount),
     /// Aliases without end.
     NoOpinion,
 }
@@ -133,6 +137,10 @@ impl Checker {
         if account.limit_bytes < 0 {
             return Verdict::Nonsense(account);
         }
+        // Without a limit, usage does not matter.
+        if account.limit_bytes > 0 && account.usage_failure.is_some() {
+            return Verdict::Unread(account);
+        }
         match self.bounds.check(account.limit_bytes, account.used_bytes.unwrap_or(0), size) {
             Fit::Fits => Verdict::Success,
             fit => Verdict::Refused(fit, account),
@@ -148,6 +156,7 @@ impl Checker {
             Resolved::Nobody => Verdict::NoUser,
             Resolved::Accepts => Verdict::Success,
             Resolved::Refuses(fit, account) => Verdict::Refused(fit, account),
+            Resolved::Unread(account) => Verdict::Unread(account),
             Resolved::TooMany => Verdict::NoOpinion,
         })
     }
@@ -181,6 +190,16 @@ impl Checker {
                 );
                 (Action::from(TEMPORARY), Outcome::Failed)
             }
+            Verdict::Unread(account) => {
+                let cause = account.usage_failure.as_ref().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(
+                    event = "not checked",
+                    rcpt = %name,
+                    mailbox = %account.username,
+                    reason = %format_args!("reading the usage of the mailbox: {cause}")
+                );
+                (self.failure(USAGE_UNREAD), Outcome::Failed)
+            }
             Verdict::NoOpinion => {
                 tracing::warn!(event = "not checked", rcpt = %name, reason = "aliases without end");
                 (Action::DUNNO, Outcome::NoOpinion)
@@ -190,12 +209,12 @@ impl Checker {
 
     fn give_up(&self, name: &str, reason: &str) -> (Action, Outcome) {
         tracing::warn!(event = "not checked", rcpt = %name, reason);
-        (self.failure(), Outcome::Failed)
+        (self.failure(TEMPORARY), Outcome::Failed)
     }
 
-    fn failure(&self) -> Action {
+    fn failure(&self, text: &'static str) -> Action {
         match self.on_failure {
-            OnFailure::Defer => Action::from(TEMPORARY),
+            OnFailure::Defer => Action::from(text),
             OnFailure::Pass => Action::DUNNO,
         }
     }
@@ -221,7 +240,7 @@ impl PolicyHandler for Checker {
     }
 
     fn overdue(&self) -> Action {
-        self.failure()
+        self.failure(TEMPORARY)
     }
 
     fn failed(&self, failure: Failure) {

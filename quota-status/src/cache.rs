@@ -41,7 +41,9 @@ impl Cache {
     /// Remembers what was found out, if it may be.
     pub(crate) fn put(&self, name: &str, found: &Found) {
         let keep = found.as_ref().is_none_or(|account| {
-            account.limit_bytes >= 0 && far_from_limit(account.limit_bytes, account.used_bytes.unwrap_or(0))
+            account.usage_failure.is_none()
+                && account.limit_bytes >= 0
+                && far_from_limit(account.limit_bytes, account.used_bytes.unwrap_or(0))
         });
         if keep && !self.life.is_zero() {
             let entry = (Instant::now() + self.life, found.clone());
@@ -55,7 +57,12 @@ mod tests {
     use super::*;
 
     fn account(limit_bytes: i64, used: i64) -> Found {
-        Some(QuotaAccount { username: "u@d.example".into(), limit_bytes, used_bytes: Some(used) })
+        Some(QuotaAccount {
+            username: "u@d.example".into(),
+            limit_bytes,
+            used_bytes: Some(used),
+            usage_failure: None,
+        })
     }
 
     const MB: i64 = 1 << 20;

@@ -5,7 +5,8 @@
 //! [`MAX_NODES`] addresses in all end the search without an opinion.
 //!
 //! Mail is refused only when every local mailbox is full and nothing leads elsewhere. The search stops at the
-//! first mailbox with room and at the first address outside.
+//! first mailbox with room and at the first address outside. A mailbox whose usage cannot be read decides nothing as long
+//! as there is such a one.
 
 use crate::limit::{Bounds, Fit};
 use crate::recipient;
@@ -26,6 +27,8 @@ pub(crate) enum Resolved {
     Accepts,
     /// All mailboxes refuse; the account is the last one looked at.
     Refuses(Fit, QuotaAccount),
+    /// Nobody accepts for certain, and the usage of this account could not be read.
+    Unread(QuotaAccount),
     /// The search was given up.
     TooMany,
 }
@@ -41,6 +44,7 @@ pub(crate) async fn resolve(
     let mut seen = HashSet::from([name.to_owned()]);
     let mut queue: VecDeque<(String, usize)> = VecDeque::new();
     let mut refused: Option<(Fit, QuotaAccount)> = None;
+    let mut unread: Option<QuotaAccount> = None;
     let mut targets = targets_of(directory, name).await?;
     let mut depth = 0;
     loop {
@@ -59,6 +63,10 @@ pub(crate) async fn resolve(
         depth = level;
         targets = Vec::new();
         if let Some(account) = directory.quota_account(&address).await? {
+            if account.limit_bytes > 0 && account.usage_failure.is_some() {
+                unread.get_or_insert(account);
+                continue;
+            }
             // A negative limit is a mistake of the administrator; it must not cost a whole list its mail.
             match bounds.check(account.limit_bytes.max(0), account.used_bytes.unwrap_or(0), size) {
                 Fit::Fits => return Ok(Resolved::Accepts),
@@ -75,9 +83,10 @@ pub(crate) async fn resolve(
             return Ok(Resolved::Accepts);
         }
     }
-    Ok(match refused {
-        Some((fit, account)) => Resolved::Refuses(fit, account),
-        None => Resolved::Nobody,
+    Ok(match (unread, refused) {
+        (Some(account), _) => Resolved::Unread(account),
+        (None, Some((fit, account))) => Resolved::Refuses(fit, account),
+        (None, None) => Resolved::Nobody,
     })
 }
 

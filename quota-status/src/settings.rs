@@ -38,8 +38,8 @@ outrider_core::settings! {
         /// Follow alias domains, aliases and catch-all addresses to the mailboxes behind them. Mail is refused
         /// when every local mailbox is full and no remote address is among them. Dovecot does not do this.
         pub resolve_aliases: bool = false,
-        /// The answer when the accounts cannot be asked: "defer" (DEFER_IF_PERMIT Temporary internal error) or
-        /// "pass" (DUNNO).
+        /// The answer when the accounts or the usage of a mailbox cannot be read: "defer" (DEFER_IF_PERMIT Temporary
+        /// internal error, or Internal quota calculation error for the usage) or "pass" (DUNNO).
         pub on_failure: OnFailure = OnFailure::Defer,
         /// The longest wait for the accounts before on_failure applies.
         pub lookup_timeout: Interval = Interval::seconds(3),

@@ -73,6 +73,8 @@ pub struct QuotaAccount {
     pub limit_bytes: i64,
     /// Bytes used, where the same question finds them; `None` when there is no row yet.
     pub used_bytes: Option<i64>,
+    /// Why the usage could not be read although the account could; `used_bytes` is then `None`.
+    pub usage_failure: Option<DbError>,
 }
 
 /// By which ways a login may come to a sender address that is not its own.
@@ -169,7 +171,8 @@ pub trait Directory: Send + Sync {
     /// Whether a mailbox exists, active or not.
     fn mailbox_exists<'a>(&'a self, username: &'a str) -> Answer<'a, bool>;
 
-    /// The active mailbox `address` in an active domain that is not a backup MX, with the quota service switched on.
+    /// The active mailbox `address` in an active domain that is not a backup MX, with the quota service switched on. Usage
+    /// that cannot be read is no error but told in the account.
     fn quota_account<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>>;
 
     /// Bytes used by a mailbox; `None` when nothing is stored.

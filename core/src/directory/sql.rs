@@ -81,6 +81,19 @@ const QUOTA_ACCOUNT_BEFORE_1_0: Stmt = Stmt::same(
      LEFT JOIN used_quota q ON q.username = m.username \
      WHERE m.username = ? AND m.active = 1 AND d.active = 1 AND d.backupmx = 0",
 );
+/// The same without usage, for when that cannot be read.
+const QUOTA_LIMIT: Stmt = Stmt::per_engine(
+    "SELECT m.username, m.quota FROM mailbox m JOIN domain d ON d.domain = m.domain \
+     WHERE m.username = ? AND m.active = 1 AND m.`enablequota-status` = 1 AND d.active = 1 AND d.backupmx = 0",
+    "SELECT m.username, m.quota FROM mailbox m JOIN domain d ON d.domain = m.domain \
+     WHERE m.username = ? AND m.active = 1 AND m.\"enablequota-status\" = 1 AND d.active = 1 AND d.backupmx = 0",
+    "SELECT m.username, m.quota FROM mailbox m JOIN domain d ON d.domain = m.domain \
+     WHERE m.username = ? AND m.active = 1 AND m.\"enablequota-status\" = 1 AND d.active = 1 AND d.backupmx = 0",
+);
+const QUOTA_LIMIT_BEFORE_1_0: Stmt = Stmt::same(
+    "SELECT m.username, m.quota FROM mailbox m JOIN domain d ON d.domain = m.domain \
+     WHERE m.username = ? AND m.active = 1 AND d.active = 1 AND d.backupmx = 0",
+);
 const USED_QUOTA: Stmt = Stmt::same("SELECT bytes FROM used_quota WHERE username = ?");
 const FORWARDING_TARGETS: Stmt = Stmt::same(
     "SELECT f.forwarding AS name FROM forwardings f JOIN domain d ON d.domain = f.domain \
@@ -133,19 +146,37 @@ impl SqlDirectory {
         Ok(rows.iter().filter_map(|row| row.text("name")).map(str::to_lowercase).collect())
     }
 
-    async fn quota_rows(&self, address: &str) -> Result<Vec<Row>, DbError> {
+    /// Limit and usage of a mailbox; limit and what was said about usage when only that cannot be read.
+    async fn quota_rows(&self, address: &str) -> Result<(Vec<Row>, Option<DbError>), DbError> {
         let args = [lower(address)];
         if !self.before_1_0.load(Ordering::Relaxed) {
-            match self.vmail.fetch_all(&QUOTA_ACCOUNT, &args).await {
+            match self.limit_and_usage(&QUOTA_ACCOUNT, &QUOTA_LIMIT, &args).await {
                 Err(DbError::Refused(_)) => {}
                 outcome => return outcome,
             }
         }
-        let rows = self.vmail.fetch_all(&QUOTA_ACCOUNT_BEFORE_1_0, &args).await?;
+        // The limit alone was refused as well, so it is not the usage that is in the way.
+        let found = self.limit_and_usage(&QUOTA_ACCOUNT_BEFORE_1_0, &QUOTA_LIMIT_BEFORE_1_0, &args).await?;
         if !self.before_1_0.swap(true, Ordering::Relaxed) {
             tracing::info!("mailbox has no column enablequota-status: quota is checked for every mailbox");
         }
-        Ok(rows)
+        Ok(found)
+    }
+
+    /// Asks `limit` when the server refuses `both`, and only then: a server out of reach would have no answer either.
+    async fn limit_and_usage(
+        &self,
+        both: &Stmt,
+        limit: &Stmt,
+        args: &[Value],
+    ) -> Result<(Vec<Row>, Option<DbError>), DbError> {
+        match self.vmail.fetch_all(both, args).await {
+            Ok(rows) => Ok((rows, None)),
+            Err(refusal @ (DbError::Refused(_) | DbError::TryAgain(_))) => {
+                Ok((self.vmail.fetch_all(limit, args).await?, Some(refusal)))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -317,11 +348,16 @@ impl Directory for SqlDirectory {
     fn quota_account<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>> {
         Box::pin(async move {
             let question = "the quota of a mailbox";
-            let rows = self.quota_rows(address).await.map_err(|cause| DirectoryError { question, cause })?;
+            let (rows, usage_failure) =
+                self.quota_rows(address).await.map_err(|cause| DirectoryError { question, cause })?;
             Ok(rows.first().map(|row| QuotaAccount {
                 username: row.text("username").unwrap_or(address).to_lowercase(),
                 limit_bytes: row.int("quota").unwrap_or(0).saturating_mul(MEGABYTE),
-                used_bytes: row.int("bytes"),
+                used_bytes: match usage_failure {
+                    None => row.int("bytes"),
+                    Some(_) => None,
+                },
+                usage_failure: usage_failure.clone(),
             }))
         })
     }

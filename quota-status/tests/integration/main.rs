@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const DEFER: &str = "action=DEFER_IF_PERMIT Temporary internal error\n\n";
+const UNREAD: &str = "action=DEFER_IF_PERMIT Internal quota calculation error\n\n";
 const FULL: &str = "action=552 5.2.2 Mailbox is full\n\n";
 const DUNNO: &str = "action=DUNNO\n\n";
 
@@ -133,6 +134,49 @@ async fn aliases_are_followed_when_asked_for() {
 }
 
 #[tokio::test]
+async fn usage_that_cannot_be_read_is_told_from_an_unknown_user() {
+    let state = tempfile::tempdir().expect("a folder");
+    let db = accounts(state.path()).await;
+    const DROP: Stmt = Stmt::same("DROP TABLE used_quota");
+    const UNLIMITED: Stmt =
+        Stmt::same("INSERT INTO mailbox (username, domain, quota) VALUES ('free@d.example', 'd.example', 0)");
+    const RESTORE: Stmt = Stmt::same("CREATE TABLE used_quota (username VARCHAR(255), bytes BIGINT)");
+    const SWITCH_OFF: Stmt =
+        Stmt::same("UPDATE mailbox SET \"enablequota-status\" = 0 WHERE username = 'full@d.example'");
+    for stmt in [&UNLIMITED, &DROP] {
+        db.execute(stmt, &[]).await.expect("prepared");
+    }
+    let nouser = "action=REJECT Unknown user\n\n";
+    let settings = Settings { quota_status_nouser: "REJECT Unknown user".to_owned(), ..settings() };
+    let server = Server::start(settings.clone(), state.path()).await;
+    let expectations = [
+        ("room@d.example", UNREAD),
+        ("full@d.example", UNREAD),
+        ("free@d.example", DUNNO),
+        ("nobody@d.example", nouser),
+        ("room@a.example", nouser),
+    ];
+    for (recipient, expected) in expectations {
+        assert_eq!(server.ask(&request(recipient, "size=1\n")).await, expected, "{recipient}");
+    }
+    let resolving = Settings { resolve_aliases: true, ..settings.clone() };
+    server.running.reload(resolving).await.expect("reloads");
+    assert_eq!(server.ask(&request("room@a.example", "")).await, UNREAD);
+    assert_eq!(server.ask(&request("free@a.example", "")).await, DUNNO);
+    let passing = Settings { on_failure: OnFailure::Pass, ..settings.clone() };
+    server.running.reload(passing).await.expect("reloads");
+    assert_eq!(server.ask(&request("room@d.example", "")).await, DUNNO);
+    server.running.reload(settings).await.expect("reloads");
+    // Once the table is back, so are the answers, and who is switched off still is.
+    for stmt in [&RESTORE, &SWITCH_OFF] {
+        db.execute(stmt, &[]).await.expect("restored");
+    }
+    assert_eq!(server.ask(&request("room@d.example", "")).await, DUNNO);
+    assert_eq!(server.ask(&request("full@d.example", "")).await, nouser);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn without_accounts_the_answer_comes_in_time() {
     let state = tempfile::tempdir().expect("a folder");
     // A server that accepts connections and says nothing.
@@ -222,6 +266,13 @@ async fn limits_of_an_ldap_tree_and_usage_of_a_database() {
     ] {
         assert_eq!(server.ask(&request(recipient, "size=1000\n")).await, expected, "{recipient}");
     }
+    usage.execute(&Stmt::same("ALTER TABLE used_quota RENAME TO away"), &[]).await.expect("renamed");
+    for (recipient, expected) in
+        [("alice@example.com", UNREAD), ("noquota@example.com", DUNNO), ("nobody@example.com", DUNNO)]
+    {
+        assert_eq!(server.ask(&request(recipient, "size=1\n")).await, expected, "{recipient} without usage");
+    }
+    usage.execute(&Stmt::same("ALTER TABLE away RENAME TO used_quota"), &[]).await.expect("renamed");
     tree.stop().expect("stopped");
     assert_eq!(server.ask(&request("alice@example.com", "size=1\n")).await, DEFER);
     tree.resume().expect("started");

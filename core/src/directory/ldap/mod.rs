@@ -445,9 +445,13 @@ impl Directory for LdapDirectory {
             let entry = self.account(question, address, parts, &["mail", "mailQuota"]).await?;
             let Some(entry) = entry else { return Ok(None) };
             let username = entry.first("mail").unwrap_or(address).to_owned();
-            let used_bytes = self.used_quota(&username).await?;
+            // Usage is kept elsewhere; without it the account is known all the same.
+            let (used_bytes, usage_failure) = match self.used_quota(&username).await {
+                Ok(used) => (used, None),
+                Err(error) => (None, Some(error.cause)),
+            };
             let limit_bytes = entry.first("mailQuota").and_then(number).unwrap_or(0);
-            Ok(Some(QuotaAccount { username, limit_bytes, used_bytes }))
+            Ok(Some(QuotaAccount { username, limit_bytes, used_bytes, usage_failure }))
         })
     }
 
