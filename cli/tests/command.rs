@@ -133,6 +133,27 @@ fn check_of_chosen_daemons_looks_at_those_only() {
 }
 
 #[test]
+fn the_example_settings_of_all_daemons_are_good() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/examples");
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("mlmmjadmin-token");
+    std::fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let path = entry.unwrap().path();
+        // The only file that an example needs at the start.
+        let here = token.to_str().unwrap();
+        let text =
+            std::fs::read_to_string(&path).unwrap().replace("/etc/outrider/secrets/mlmmjadmin-token", here);
+        std::fs::write(folder.path().join(path.file_name().unwrap()), text).unwrap();
+    }
+    let output = output(&["check", "--config", folder.path().to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(text.lines().filter(|line| line.ends_with(".toml: ok")).count(), 5, "{text}");
+}
+
+#[test]
 fn serve_refuses_wrong_settings_before_it_opens_anything() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("quota-status.toml"), "listen = [\"127.0.0.1:0\"]\nno_such = 1\n")
