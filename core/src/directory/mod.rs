@@ -1,7 +1,7 @@
 //! Accounts: domains, mailboxes, aliases and lists, as every daemon asks for them.
 //!
 //! [`Directory`] is the one interface; [`SqlDirectory`] answers it from iRedMail's tables, [`LdapDirectory`] from its LDAP
-//! tree, and [`CachedDirectory`] remembers answers for a short while. [`open`] gives the one of the settings. Names are compared in lower case, whatever case they are asked in. A
+//! tree, and [`CachedDirectory`] remembers answers for a short while. [`open()`] gives the one of the settings. Names are compared in lower case, whatever case they are asked in. A
 //! question that finds nothing is answered `None`, `false` or an empty list; an error always means that the accounts could
 //! not be asked, never that somebody does not exist.
 
