@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod directory;
 #[cfg(feature = "dns")]
 pub mod dns;
+pub mod gather;
 #[cfg(feature = "http")]
 pub mod health;
 pub mod host_name;

@@ -8,6 +8,7 @@ pub mod rdns;
 pub mod senderscore;
 pub mod sessions;
 pub mod throttle;
+pub mod triplet;
 pub mod wblist;
 
 use std::collections::HashMap;
@@ -22,8 +23,10 @@ use crate::settings::CacheSettings;
 
 /// All stores, over the databases `iredapd` and `amavisd`.
 pub struct Stores {
-    /// Greylisting settings, whitelists and triplets.
+    /// Greylisting settings and whitelists.
     pub greylisting: greylisting::GreylistingStore,
+    /// Triplets of greylisting.
+    pub triplets: triplet::TripletStore,
     /// Limits and their counters.
     pub throttle: throttle::ThrottleStore,
     /// White- and blacklists of addresses.
@@ -41,6 +44,7 @@ impl Stores {
     pub fn new(iredapd: &Db, amavisd: &Db, cache: &CacheSettings) -> Stores {
         Stores {
             greylisting: greylisting::GreylistingStore::new(iredapd.clone(), cache),
+            triplets: triplet::TripletStore::new(iredapd.clone(), cache),
             throttle: throttle::ThrottleStore::new(iredapd.clone(), cache),
             wblist: wblist::WblistStore::new(amavisd.clone(), cache),
             rdns: rdns::RdnsStore::new(iredapd.clone(), cache),
@@ -104,6 +108,15 @@ pub(crate) async fn write(db: &Db, stmt: &Stmt, args: &[Value]) -> Result<Done, 
         }
     }
     db.execute(stmt, args).await
+}
+
+/// A row that is there already is as good as a new one. MySQL has no other way to leave it alone that does not hide real
+/// mistakes too.
+pub(crate) fn ignore_duplicate(outcome: Result<(), DbError>) -> Result<(), DbError> {
+    match outcome {
+        Err(error) if error.is_duplicate_key() => Ok(()),
+        other => other,
+    }
 }
 
 /// How a table is rid of rows that have had their time: in steps of so many rows in the order of their ids, each step

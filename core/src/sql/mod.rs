@@ -10,6 +10,7 @@
 
 mod databases;
 mod error;
+mod group_commit;
 mod mysql;
 mod pool;
 mod postgres;
@@ -29,6 +30,7 @@ pub use transaction::Transaction;
 pub use url::DbUrl;
 pub use value::{Row, Value};
 
+use group_commit::GroupCommit;
 use mysql::MySqlServer;
 use pool::{Pool, Server};
 use postgres::PostgresServer;
@@ -102,6 +104,7 @@ pub struct PostgresDb(Arc<Pool<PostgresServer>>);
 pub struct SqliteDb {
     readers: Arc<Pool<SqliteServer>>,
     writer: Arc<Pool<SqliteServer>>,
+    writes: GroupCommit,
 }
 
 impl SqliteDb {
@@ -111,7 +114,8 @@ impl SqliteDb {
             let options = PoolOptions { max_connections: count, ..options.clone() };
             Pool::new(SqliteServer::new(file, create), place.clone(), options)
         };
-        SqliteDb { readers: pool(SQLITE_READERS), writer: pool(1) }
+        let writer = pool(1);
+        SqliteDb { readers: pool(SQLITE_READERS), writes: GroupCommit::new(writer.clone()), writer }
     }
 }
 
@@ -121,7 +125,7 @@ macro_rules! with_pool {
         match $db {
             Db::MySql(MySqlDb($pool)) => $body,
             Db::Postgres(PostgresDb($pool)) => $body,
-            Db::Sqlite(SqliteDb { readers, writer }) => {
+            Db::Sqlite(SqliteDb { readers, writer, .. }) => {
                 let $pool = if $writes { writer } else { readers };
                 $body
             }
@@ -174,6 +178,21 @@ impl Db {
         with_pool!(self, !stmt.only_reads(engine), |pool| fetch(pool, stmt, engine, args).await)
     }
 
+    /// All rows of one `SELECT` asked with several sets of values, in one round trip (`UNION ALL`): how a statement is
+    /// asked about many keys at once where a list would not use the index.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn fetch_each(&self, stmt: &Stmt, sets: Vec<Vec<Value>>) -> Result<Vec<Row>, DbError> {
+        let engine = self.engine();
+        let times = sets.len();
+        let args: Vec<Value> = sets.into_iter().flatten().collect();
+        with_pool!(self, false, |pool| {
+            let (sql, bound) = stmt.render_times(times, engine, &args);
+            fetch_rendered(pool, sql.into(), &bound, stmt.may_repeat(engine)).await
+        })
+    }
+
     /// The first row of a statement, if it has any.
     ///
     /// # Errors
@@ -188,6 +207,10 @@ impl Db {
     /// See [`DbError`].
     pub async fn execute(&self, stmt: &Stmt, args: &[Value]) -> Result<Done, DbError> {
         let engine = self.engine();
+        if let Db::Sqlite(SqliteDb { writes, .. }) = self {
+            let (sql, bound) = stmt.render(engine, args);
+            return writes.execute(sql, &bound).await;
+        }
         with_pool!(self, true, |pool| execute(pool, stmt, engine, args).await)
     }
 
@@ -271,10 +294,17 @@ async fn fetch<S: Server>(
     args: &[Value],
 ) -> Result<Vec<Row>, DbError> {
     let (sql, bound) = stmt.render(engine, args);
-    match pool.lease().await?.fetch(sql.clone(), &bound).await {
-        Err(error) if error.is_broken() && stmt.may_repeat(engine) => {
-            pool.lease().await?.fetch(sql, &bound).await
-        }
+    fetch_rendered(pool, sql, &bound, stmt.may_repeat(engine)).await
+}
+
+async fn fetch_rendered<S: Server>(
+    pool: &Arc<Pool<S>>,
+    sql: Cow<'static, str>,
+    bound: &[&Value],
+    may_repeat: bool,
+) -> Result<Vec<Row>, DbError> {
+    match pool.lease().await?.fetch(sql.clone(), bound).await {
+        Err(error) if error.is_broken() && may_repeat => pool.lease().await?.fetch(sql, bound).await,
         outcome => outcome,
     }
 }

@@ -113,7 +113,7 @@ fn bind(args: &[&Value]) -> Result<MySqlArguments, sqlx::Error> {
     let mut bound = MySqlArguments::default();
     for value in args {
         match value {
-            Value::Null | Value::List(_) => bound.add(None::<i64>),
+            Value::Null | Value::List(_) | Value::Rows(_) => bound.add(None::<i64>),
             Value::Int(number) => bound.add(*number),
             Value::Real(number) => bound.add(*number),
             Value::Text(text) | Value::Time(text) => bound.add(text.as_str()),

@@ -112,7 +112,7 @@ fn bind(args: &[&Value]) -> Result<PgArguments, sqlx::Error> {
     for value in args {
         match value {
             // Rendered as the word NULL, never bound.
-            Value::Null | Value::List(_) => Ok(()),
+            Value::Null | Value::List(_) | Value::Rows(_) => Ok(()),
             Value::Int(number) => Arguments::add(&mut bound, *number),
             Value::Real(number) => Arguments::add(&mut bound, *number),
             // The server refuses NUL in text; U+FFFD equals nothing that it can hold by itself.

@@ -27,7 +27,7 @@ impl SqliteServer {
             .filename(file)
             .create_if_missing(create)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
+            .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
@@ -70,7 +70,7 @@ fn bind(args: &[&Value]) -> Result<SqliteArguments, sqlx::Error> {
     let mut bound = SqliteArguments::default();
     for value in args {
         match value {
-            Value::Null | Value::List(_) => Arguments::add(&mut bound, None::<i64>),
+            Value::Null | Value::List(_) | Value::Rows(_) => Arguments::add(&mut bound, None::<i64>),
             Value::Int(number) => Arguments::add(&mut bound, *number),
             Value::Real(number) => Arguments::add(&mut bound, *number),
             Value::Text(text) | Value::Time(text) => Arguments::add(&mut bound, text.as_str()),

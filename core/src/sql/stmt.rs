@@ -1,7 +1,8 @@
 //! Statements: `?` marks a value on every server.
 //!
 //! MySQL and SQLite take `?` as it is. PostgreSQL gets `$1::text` and so on: the cast follows the bound value, so
-//! that one prepared statement always has the same parameter types. A `?` bound to a list becomes `?,?,?`.
+//! that one prepared statement always has the same parameter types. A `?` bound to a list becomes `?,?,?`, one bound to
+//! rows `(?,?),(?,?)`.
 
 use super::{Engine, Value};
 use std::borrow::Cow;
@@ -58,39 +59,79 @@ impl Stmt {
         engine: Engine,
         args: &'a [Value],
     ) -> (Cow<'static, str>, Vec<&'a Value>) {
-        let sql = self.sql(engine);
-        let plain = !args.iter().any(|value| matches!(value, Value::List(_)));
+        let plain = !args.iter().any(|value| matches!(value, Value::List(_) | Value::Rows(_)));
         if plain && engine != Engine::Postgres {
-            return (Cow::Borrowed(sql), args.iter().collect());
+            return (Cow::Borrowed(self.sql(engine)), args.iter().collect());
         }
-        let mut text = String::with_capacity(sql.len() + 16 * args.len());
+        let (text, bound) = self.render_times(1, engine, args);
+        (Cow::Owned(text), bound)
+    }
+
+    /// The statement so many times, joined by `UNION ALL`; `args` are the values of all of them, one after the other.
+    pub(crate) fn render_times<'a>(
+        &self,
+        times: usize,
+        engine: Engine,
+        args: &'a [Value],
+    ) -> (String, Vec<&'a Value>) {
+        let sql = self.sql(engine);
+        let mut text = String::with_capacity((sql.len() + 16) * times + 16 * args.len());
         let mut bound = Vec::with_capacity(args.len());
         let mut next = args.iter();
-        let mut quote = None;
-        for character in sql.chars() {
-            match (quote, character) {
-                (None, '?') => match next.next() {
-                    Some(Value::List(values)) => push_list(&mut text, &mut bound, engine, values),
-                    Some(value) => push_value(&mut text, &mut bound, engine, value),
-                    // Too few values: the server says so.
-                    None => text.push('?'),
-                },
-                (None, '\'' | '"' | '`') => {
-                    quote = Some(character);
-                    text.push(character);
-                }
-                (Some(open), _) => {
-                    if open == character {
-                        quote = None;
-                    }
-                    text.push(character);
-                }
-                (None, _) => text.push(character),
+        for time in 0..times {
+            if time > 0 {
+                text.push_str(" UNION ALL ");
             }
+            push_statement(&mut text, &mut bound, engine, sql, &mut next);
         }
         // Too many values: pass them on, the server says so.
         bound.extend(next);
-        (Cow::Owned(text), bound)
+        (text, bound)
+    }
+}
+
+fn push_statement<'a>(
+    text: &mut String,
+    bound: &mut Vec<&'a Value>,
+    engine: Engine,
+    sql: &str,
+    next: &mut std::slice::Iter<'a, Value>,
+) {
+    let mut quote = None;
+    for character in sql.chars() {
+        match (quote, character) {
+            (None, '?') => match next.next() {
+                Some(Value::List(values)) => push_list(text, bound, engine, values),
+                Some(Value::Rows(rows)) => push_rows(text, bound, engine, rows),
+                Some(value) => push_value(text, bound, engine, value),
+                // Too few values: the server says so.
+                None => text.push('?'),
+            },
+            (None, '\'' | '"' | '`') => {
+                quote = Some(character);
+                text.push(character);
+            }
+            (Some(open), _) => {
+                if open == character {
+                    quote = None;
+                }
+                text.push(character);
+            }
+            (None, _) => text.push(character),
+        }
+    }
+}
+
+fn push_rows<'a>(text: &mut String, bound: &mut Vec<&'a Value>, engine: Engine, rows: &'a [Vec<Value>]) {
+    for (at, row) in rows.iter().enumerate() {
+        text.push_str(if at > 0 { ",(" } else { "(" });
+        for (place, value) in row.iter().enumerate() {
+            if place > 0 {
+                text.push(',');
+            }
+            push_value(text, bound, engine, value);
+        }
+        text.push(')');
     }
 }
 
@@ -116,7 +157,7 @@ fn push_value<'a>(text: &mut String, bound: &mut Vec<&'a Value>, engine: Engine,
     }
     let cast = match value {
         // A bound NULL would let the server choose the type, and the next value would not fit it.
-        Value::Null | Value::List(_) => {
+        Value::Null | Value::List(_) | Value::Rows(_) => {
             text.push_str("NULL");
             return;
         }
@@ -163,6 +204,20 @@ mod tests {
         assert_eq!(sql, "SELECT '?' FROM t WHERE a=? AND \"b?\" IN (?,?,?,?) AND c=?");
         assert_eq!(bound.len(), 6);
         assert_eq!(bound[4], &Value::from("z"));
+    }
+
+    #[test]
+    fn statements_and_rows_are_multiplied() {
+        let args = [Value::Rows(vec![vec![1.into(), "a".into()], vec![2.into(), "b".into()]])];
+        let insert = Stmt::same("INSERT INTO t (n, s) VALUES ?");
+        let (sql, bound) = insert.render(Engine::Postgres, &args);
+        assert_eq!(sql, "INSERT INTO t (n, s) VALUES ($1::int8,$2::text),($3::int8,$4::text)");
+        assert_eq!(bound.len(), 4);
+        assert_eq!(insert.render(Engine::MySql, &args).0, "INSERT INTO t (n, s) VALUES (?,?),(?,?)");
+        let args = [1.into(), 2.into()];
+        let (sql, bound) = Stmt::same("SELECT a FROM t WHERE n = ?").render_times(2, Engine::Postgres, &args);
+        assert_eq!(sql, "SELECT a FROM t WHERE n = $1::int8 UNION ALL SELECT a FROM t WHERE n = $2::int8");
+        assert_eq!(bound.len(), 2);
     }
 
     #[test]

@@ -83,6 +83,54 @@ async fn many_tasks_share_the_connections() {
 }
 
 #[tokio::test]
+async fn writes_of_one_moment_share_a_commit_and_fail_alone() {
+    let folder = folder();
+    let db = open(&folder).await;
+    let insert = |name: String| {
+        let db = db.clone();
+        async move { db.execute(&INSERT, &[name.into(), Value::Null, Value::Null, Value::Null]).await }
+    };
+    // While a transaction holds the writer the writes gather; they are the next commit together.
+    let mut first = db.begin().await.expect("begun");
+    let writes: Vec<_> = (0..60).map(|at| tokio::spawn(insert(format!("n{}", at % 50)))).collect();
+    tokio::task::yield_now().await;
+    first.execute(&INSERT, &["own".into(), Value::Null, Value::Null, Value::Null]).await.expect("inserted");
+    first.commit().await.expect("committed");
+    let mut doubles = 0;
+    for write in writes {
+        match write.await.expect("no panic") {
+            Ok(done) => assert_eq!(done.rows_affected, 1),
+            Err(error) => {
+                assert!(error.is_duplicate_key(), "{error}");
+                doubles += 1;
+            }
+        }
+    }
+    assert_eq!(doubles, 10);
+    let row = db.fetch_optional(&COUNT, &[]).await.expect("read").expect("a row");
+    assert_eq!(row.int("n"), Some(51));
+    // What another connection sees is what was committed.
+    let other = Db::open_file(&folder.path().join("t.db"), &PoolOptions::default());
+    let row = other.fetch_optional(&COUNT, &[]).await.expect("read").expect("a row");
+    assert_eq!(row.int("n"), Some(51));
+}
+
+#[tokio::test]
+async fn one_round_trip_for_many_keys() {
+    let folder = folder();
+    let db = open(&folder).await;
+    const ROWS: Stmt = Stmt::same("INSERT INTO t (name, n) VALUES ?");
+    const ONE: Stmt = Stmt::same("SELECT * FROM (SELECT ? AS asked, n FROM t WHERE name = ? LIMIT 1) AS one");
+    let rows = (0..5).map(|n| vec![format!("n{n}").into(), n.into()]).collect();
+    let done = db.execute(&ROWS, &[Value::Rows(rows)]).await.expect("inserted");
+    assert_eq!(done.rows_affected, 5);
+    let sets = [3, 9, 1].map(|n| vec![n.into(), format!("n{n}").into()]).to_vec();
+    let rows = db.fetch_each(&ONE, sets).await.expect("read");
+    let found: Vec<_> = rows.iter().map(|row| (row.int("asked"), row.int("n"))).collect();
+    assert_eq!(found, [(Some(3), Some(3)), (Some(1), Some(1))]);
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_told_at_once() {
     // A port nobody listens on: bound, then given up.
     let port = std::net::TcpListener::bind("127.0.0.1:0")

@@ -22,6 +22,8 @@ pub enum Value {
     /// The right side of `IN (?)`. Never NULL inside; an empty list matches nothing. Lists may be repeated at
     /// their end, so that few different statements have to be prepared.
     List(Vec<Value>),
+    /// The right side of `VALUES ?`: one row or more, all of one length.
+    Rows(Vec<Vec<Value>>),
 }
 
 impl Value {
@@ -171,7 +173,7 @@ fn text_of(value: &Value) -> Option<&str> {
 
 fn string_of(value: &Value) -> Option<String> {
     match value {
-        Value::Null | Value::List(_) => None,
+        Value::Null | Value::List(_) | Value::Rows(_) => None,
         Value::Int(number) => Some(number.to_string()),
         Value::Real(number) => Some(number.to_string()),
         Value::Text(text) | Value::Time(text) => Some(text.clone()),

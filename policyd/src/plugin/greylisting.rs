@@ -13,7 +13,8 @@ use outrider_core::network::{self, InvalidAddress};
 use crate::context::{Context, RuleError, iredapd};
 use crate::request::PolicyRequest;
 use crate::settings::GreylistingSettings;
-use crate::store::greylisting::{Seen, Setting, Times, Triplet};
+use crate::store::greylisting::Setting;
+use crate::store::triplet::{Seen, Times, Triplet};
 use crate::verdict::{Reply, Verdict};
 
 /// A known client is written down again only when that moves its end by more than this many seconds: known clients
@@ -107,15 +108,15 @@ fn times(settings: &GreylistingSettings, now: i64) -> Times {
 
 /// Writes the contact down; true if it may pass.
 async fn record(request: &PolicyRequest, context: &Context) -> Result<bool, RuleError> {
-    let store = &context.stores.greylisting;
+    let store = &context.stores.triplets;
     let settings = &context.settings.greylisting;
     let now = context.now();
     let triplet = Triplet {
-        sender: &request.sender_without_ext,
-        sender_domain: &request.sender_domain,
-        recipient: &request.recipient_without_ext,
-        recipient_domain: &request.recipient_domain,
-        client_address: &request.client_address,
+        sender: request.sender_without_ext.clone(),
+        sender_domain: request.sender_domain.clone(),
+        recipient: request.recipient_without_ext.clone(),
+        recipient_domain: request.recipient_domain.clone(),
+        client: request.client_address.clone(),
     };
     let known_until = now.saturating_add_unsigned(settings.passed_lifetime.duration().as_secs());
     let table = || iredapd("greylisting_tracking");
@@ -124,7 +125,7 @@ async fn record(request: &PolicyRequest, context: &Context) -> Result<bool, Rule
     match step {
         Step::KnownClient { renew: false } => {}
         Step::KnownClient { renew: true } => {
-            store.renew_client(triplet.client_address, known_until).await.map_err(table())?;
+            store.renew_client(&triplet.client, known_until).await.map_err(table())?;
         }
         Step::Insert => store.insert(&triplet, times(settings, now)).await.map_err(table())?,
         Step::Restart => store.restart(&triplet, times(settings, now)).await.map_err(table())?,

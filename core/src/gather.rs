@@ -1,0 +1,187 @@
+//! Requests of the same moment worked on together.
+//!
+//! A request that comes while nothing is under way is worked on at once and alone. Those that come meanwhile wait and are
+//! the next batch: the busier it is, the larger the batches, and nobody ever waits for others to come. The work
+//! runs in a task of its own, so that it goes on when a requester gives up at its deadline.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// What works on a batch: answers in the order of the requests.
+type Work<Q, A> = dyn Fn(Vec<Q>) -> Pin<Box<dyn Future<Output = Vec<A>> + Send>> + Send + Sync;
+
+/// Collects requests `Q` and hands out answers `A`.
+pub struct Gather<Q, A> {
+    shared: Arc<Shared<Q, A>>,
+}
+
+struct Shared<Q, A> {
+    waiting: Mutex<Waiting<Q, A>>,
+    /// Requests of one batch at most.
+    most: usize,
+    /// Batches under way at once, at most.
+    parallel: usize,
+    work: Box<Work<Q, A>>,
+}
+
+struct Waiting<Q, A> {
+    requests: VecDeque<(Q, oneshot::Sender<A>)>,
+    running: usize,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
+    /// `work` gets batches of 1 to `most` requests, up to `parallel` of them at once.
+    pub fn new<W, F>(most: usize, parallel: usize, work: W) -> Gather<Q, A>
+    where
+        W: Fn(Vec<Q>) -> F + Send + Sync + 'static,
+        F: Future<Output = Vec<A>> + Send + 'static,
+    {
+        let waiting = Mutex::new(Waiting { requests: VecDeque::new(), running: 0 });
+        let work =
+            Box::new(move |batch| -> Pin<Box<dyn Future<Output = Vec<A>> + Send>> { Box::pin(work(batch)) });
+        Gather { shared: Arc::new(Shared { waiting, most: most.max(1), parallel: parallel.max(1), work }) }
+    }
+
+    /// The answer to one request; `None` if the work on its batch panicked or left it out.
+    pub async fn ask(&self, request: Q) -> Option<A> {
+        let (sender, receiver) = oneshot::channel();
+        let is_idle = {
+            let mut waiting = self.shared.lock();
+            waiting.requests.push_back((request, sender));
+            let is_idle = waiting.running < self.shared.parallel;
+            waiting.running += usize::from(is_idle);
+            is_idle
+        };
+        if is_idle {
+            let guard = Running(self.shared.clone());
+            tokio::spawn(async move { guard.0.run().await });
+        }
+        receiver.await.ok()
+    }
+}
+
+impl<Q, A> Shared<Q, A> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<Q, A>> {
+        // Nothing but the queue itself runs inside the lock, so a panic elsewhere left it whole.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works until nobody waits any more.
+    async fn run(&self) {
+        loop {
+            let batch: Vec<_> = {
+                let mut waiting = self.lock();
+                let length = waiting.requests.len().min(self.most);
+                waiting.requests.drain(..length).collect()
+            };
+            if batch.is_empty() {
+                return;
+            }
+            let (requests, senders): (Vec<Q>, Vec<_>) = batch.into_iter().unzip();
+            for (sender, answer) in senders.into_iter().zip((self.work)(requests).await) {
+                // Who gave up at its deadline is not there any more.
+                let _ = sender.send(answer);
+            }
+        }
+    }
+}
+
+/// Counts as running until it is dropped, after a panic too.
+struct Running<Q: Send + 'static, A: Send + 'static>(Arc<Shared<Q, A>>);
+
+impl<Q: Send + 'static, A: Send + 'static> Drop for Running<Q, A> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        // Somebody may have come between the last look at the queue and now, or a panic left others waiting.
+        if waiting.requests.is_empty() {
+            waiting.running -= 1;
+            return;
+        }
+        drop(waiting);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let guard = Running(self.0.clone());
+            runtime.spawn(async move { guard.0.run().await });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_meanwhile_is_the_next_batch() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let seen = sizes.clone();
+        let gather = Arc::new(Gather::new(4, 1, move |batch: Vec<u32>| {
+            seen.lock().unwrap().push(batch.len());
+            async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                batch.into_iter().map(|number| number * 2).collect()
+            }
+        }));
+        let tasks: Vec<_> = (0..7)
+            .map(|number| {
+                let gather = gather.clone();
+                tokio::spawn(async move { gather.ask(number).await })
+            })
+            .collect();
+        for (number, task) in tasks.into_iter().enumerate() {
+            assert_eq!(task.await.unwrap(), Some(number as u32 * 2));
+        }
+        let sizes = sizes.lock().unwrap();
+        assert_eq!(sizes.iter().sum::<usize>(), 7);
+        assert!(sizes.iter().all(|&size| size <= 4) && sizes.len() <= 4, "{sizes:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_hangs_leaves_the_other_lane_free() {
+        let gather = Arc::new(Gather::new(1, 2, |batch: Vec<u64>| async move {
+            tokio::time::sleep(Duration::from_secs(batch[0])).await;
+            batch
+        }));
+        let slow = tokio::spawn({
+            let gather = gather.clone();
+            async move { gather.ask(3600).await }
+        });
+        tokio::task::yield_now().await;
+        let start = tokio::time::Instant::now();
+        assert_eq!(gather.ask(1).await, Some(1));
+        assert_eq!(start.elapsed(), Duration::from_secs(1));
+        assert_eq!(slow.await.unwrap(), Some(3600));
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_batch_only() {
+        let gather = Gather::new(1, 1, |batch: Vec<u32>| async move {
+            assert!(batch[0] != 13, "asked to panic");
+            batch
+        });
+        let (unlucky, after) = tokio::join!(gather.ask(13), gather.ask(14));
+        assert_eq!((unlucky, after), (None, Some(14)));
+        assert_eq!(gather.ask(15).await, Some(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_goes_on_when_the_requester_gives_up() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let count = done.clone();
+        let gather = Gather::new(8, 1, move |batch: Vec<u32>| {
+            let count = count.clone();
+            async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                count.fetch_add(batch.len(), Ordering::Relaxed);
+                batch
+            }
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(1), gather.ask(1)).await.is_err());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(done.load(Ordering::Relaxed), 1);
+    }
+}

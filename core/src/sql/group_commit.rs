@@ -1,0 +1,88 @@
+//! Writes to an SQLite file that come at the same moment share one commit.
+//!
+//! SQLite has one writer at a time and every commit waits for the disk. So the writes that gather while one commit is
+//! under way become one transaction; each of them is answered after that transaction is on the disk, so nothing is promised
+//! that a power cut could take back. A statement that is refused (a duplicate key, a missing table) undoes only itself.
+//! Anything worse undoes the transaction, and each write is tried alone.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::pool::{Lease, Pool};
+use super::sqlite::SqliteServer;
+use super::{DbError, Done, Value};
+use crate::gather::Gather;
+
+/// Writes of one transaction at most.
+const MOST: usize = 128;
+
+/// One write without its answer.
+type Write = (Cow<'static, str>, Vec<Value>);
+
+/// The way to the writing connection of a file.
+#[derive(Clone)]
+pub(crate) struct GroupCommit(Arc<Gather<Write, Result<Done, DbError>>>);
+
+impl GroupCommit {
+    pub(crate) fn new(writer: Arc<Pool<SqliteServer>>) -> GroupCommit {
+        GroupCommit(Arc::new(Gather::new(MOST, 1, move |writes: Vec<Write>| {
+            let writer = writer.clone();
+            async move { write(&writer, &writes).await }
+        })))
+    }
+
+    /// Runs one statement.
+    pub(crate) async fn execute(&self, sql: Cow<'static, str>, args: &[&Value]) -> Result<Done, DbError> {
+        let args = args.iter().map(|&value| value.clone()).collect();
+        let lost = || DbError::TryAgain("the write was given up".to_owned());
+        self.0.ask((sql, args)).await.ok_or_else(lost)?
+    }
+}
+
+async fn write(writer: &Arc<Pool<SqliteServer>>, writes: &[Write]) -> Vec<Result<Done, DbError>> {
+    if writes.len() > 1 {
+        match together(writer, writes).await {
+            Ok(answers) => return answers,
+            Err(error) => tracing::debug!(%error, "writes that gathered are tried one by one"),
+        }
+    }
+    let mut answers = Vec::with_capacity(writes.len());
+    for write in writes {
+        answers.push(match writer.lease().await {
+            Ok(mut lease) => run(&mut lease, write).await,
+            Err(error) => Err(error),
+        });
+    }
+    answers
+}
+
+/// All in one transaction; an error means that none of them took place.
+async fn together(
+    writer: &Arc<Pool<SqliteServer>>,
+    writes: &[Write],
+) -> Result<Vec<Result<Done, DbError>>, DbError> {
+    let mut lease = writer.lease().await?;
+    let limit = lease.statement_timeout();
+    lease.script(Cow::Borrowed("BEGIN IMMEDIATE"), limit).await?;
+    let mut answers = Vec::with_capacity(writes.len());
+    for write in writes {
+        let answer = run(&mut lease, write).await;
+        // Until the commit the connection must not go back to the pool: dropped here, it closes and SQLite undoes all.
+        lease.unsettle();
+        match answer {
+            // SQLite's ABORT: the statement is undone, the transaction stands.
+            Ok(_) | Err(DbError::DuplicateKey(_) | DbError::Refused(_)) => answers.push(answer),
+            Err(error) => return Err(error),
+        }
+    }
+    let committed = lease.script(Cow::Borrowed("COMMIT"), limit).await;
+    lease.unsettle();
+    committed?;
+    lease.settle();
+    Ok(answers)
+}
+
+async fn run(lease: &mut Lease<SqliteServer>, (sql, args): &Write) -> Result<Done, DbError> {
+    let args: Vec<&Value> = args.iter().collect();
+    lease.execute(sql.clone(), &args).await
+}

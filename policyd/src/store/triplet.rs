@@ -1,0 +1,277 @@
+//! Table `greylisting_tracking`: which sender came to which recipient from which client, and who has passed.
+//!
+//! The table has a unique key over the three parts, so two first contacts at the same moment make one row: the
+//! second insert is ignored. Every other change of a triplet is one statement, and none depends on a value read before
+//! in a way that a concurrent change could spoil: a triplet that two requests see as past its block is marked as
+//! passed by both, with the same outcome.
+//!
+//! First contacts are most of what a server without any reputation of its clients has to write down. Those of the same
+//! moment are looked up in one round trip and written in one statement, and each is answered after that is durable.
+
+use outrider_core::gather::Gather;
+use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
+
+use super::{Sweep, fit, ignore_duplicate, write};
+use crate::cache::Cache;
+use crate::settings::CacheSettings;
+
+/// A passed row of the client and the row of the triplet. Which of the passed rows does not matter: they are renewed
+/// together, and a big provider may have many thousands of them. Values: a number that comes back, the client, the
+/// number, the triplet.
+const SEEN: Stmt = Stmt::same(
+    "SELECT * FROM (SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
+     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) AS client \
+     UNION ALL SELECT ?, 2, record_expired, block_expired \
+     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?",
+);
+
+const RENEW_CLIENT: Stmt =
+    Stmt::same("UPDATE greylisting_tracking SET record_expired = ? WHERE client_address = ? AND passed = 1")
+        .repeatable();
+
+/// MySQL can leave existing rows alone only in ways that hide real mistakes or trouble its replication; there the
+/// statement fails as a whole and the rows are tried one by one.
+const INSERT: Stmt = Stmt::per_engine(
+    "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
+     block_expired, record_expired, blocked_count, passed) VALUES ?",
+    "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
+     block_expired, record_expired, blocked_count, passed) VALUES ? ON CONFLICT DO NOTHING",
+    "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
+     block_expired, record_expired, blocked_count, passed) VALUES ? ON CONFLICT DO NOTHING",
+);
+
+const RESTART: Stmt = Stmt::same(
+    "UPDATE greylisting_tracking SET sender_domain = ?, rcpt_domain = ?, init_time = ?, block_expired = ?, \
+     record_expired = ?, blocked_count = 1, passed = 0 WHERE sender = ? AND recipient = ? AND client_address = ?",
+)
+.repeatable();
+
+const COUNT: Stmt = Stmt::same(
+    "UPDATE greylisting_tracking SET blocked_count = blocked_count + 1 \
+     WHERE sender = ? AND recipient = ? AND client_address = ?",
+);
+
+const PASS: Stmt = Stmt::same(
+    "UPDATE greylisting_tracking SET record_expired = ?, passed = 1 \
+     WHERE sender = ? AND recipient = ? AND client_address = ?",
+)
+.repeatable();
+
+const FORGET_UNPASSED: Stmt =
+    Stmt::same("DELETE FROM greylisting_tracking WHERE client_address = ? AND passed = 0").repeatable();
+
+const EXPIRED: Sweep = Sweep {
+    step: Stmt::same(
+        "SELECT MAX(id) FROM (SELECT id FROM greylisting_tracking WHERE id > ? ORDER BY id LIMIT ?) AS step",
+    ),
+    delete: Stmt::same("DELETE FROM greylisting_tracking WHERE id > ? AND id <= ? AND record_expired < ?")
+        .repeatable(),
+    ordered: false,
+};
+
+/// Triplets of one statement at most: each number of them is a statement that the server keeps prepared.
+const MOST: usize = 16;
+/// Statements of one kind under way at once. With more of them each would hold fewer triplets.
+const LANES: usize = 2;
+
+/// Sender, recipient and client of a first contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Triplet {
+    /// Sender without extension; may be empty.
+    pub sender: String,
+    /// The domain of it.
+    pub sender_domain: String,
+    /// Recipient without extension.
+    pub recipient: String,
+    /// The domain of it.
+    pub recipient_domain: String,
+    /// The client's address, or the key of those that count as one.
+    pub client: String,
+}
+
+/// What the table knows about a triplet and its client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// If the client has passed before: when one of its passed rows is to be forgotten, Unix seconds.
+    pub client_passed: Option<i64>,
+    /// The triplet's `(block_expired, record_expired)`, Unix seconds.
+    pub triplet: Option<(i64, i64)>,
+}
+
+/// The times of a new or renewed triplet, Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Now.
+    pub init: i64,
+    /// From then on the client may come.
+    pub block_expired: i64,
+    /// From then on the row may be forgotten.
+    pub record_expired: i64,
+}
+
+/// The three values that name a row: sender, recipient, client.
+type Key = [Value; 3];
+/// The columns of a new row.
+type NewRow = Vec<Value>;
+
+/// The table.
+pub struct TripletStore {
+    db: Db,
+    reads: Gather<Key, Result<Seen, DbError>>,
+    inserts: Gather<NewRow, Result<(), DbError>>,
+    /// Clients known to have passed, and when one of their rows is to be forgotten.
+    known: Cache<String, i64>,
+}
+
+impl TripletStore {
+    /// The table in this database.
+    pub fn new(db: Db, cache: &CacheSettings) -> TripletStore {
+        let (reader, writer) = (db.clone(), db.clone());
+        TripletStore {
+            reads: Gather::new(MOST, LANES, move |keys| {
+                let db = reader.clone();
+                async move { look_up(&db, &keys).await }
+            }),
+            inserts: Gather::new(MOST, LANES, move |rows| {
+                let db = writer.clone();
+                async move { insert(&db, rows).await }
+            }),
+            known: Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration()),
+            db,
+        }
+    }
+
+    /// What is known about a triplet. Of a client that has passed, the triplet itself may be left out; while the database is
+    /// away a client is taken for known that was so not long ago.
+    ///
+    /// # Errors
+    /// See [`DbError`]; so for all functions here.
+    pub async fn seen(&self, triplet: &Triplet) -> Result<Seen, DbError> {
+        let client = fit(&triplet.client, 40);
+        let known = |until| Seen { client_passed: Some(until), triplet: None };
+        if let Some(until) = self.known.fresh(client) {
+            return Ok(known(until));
+        }
+        let seen = match self.reads.ask(key(triplet)).await.unwrap_or_else(given_up) {
+            Err(error) if error.is_temporary() => {
+                return self.known.stale(client).map(known).ok_or(error);
+            }
+            other => other?,
+        };
+        if let Some(until) = seen.client_passed {
+            self.known.put(client.to_owned(), until);
+        }
+        Ok(seen)
+    }
+
+    /// Remembers a client that has passed until `record_expired`.
+    pub async fn renew_client(&self, client: &str, record_expired: i64) -> Result<(), DbError> {
+        let client = fit(client, 40);
+        write(&self.db, &RENEW_CLIENT, &[record_expired.into(), client.into()]).await?;
+        self.known.put(client.to_owned(), record_expired);
+        Ok(())
+    }
+
+    /// Forgets triplets and clients whose time is over at `now`; how many.
+    pub async fn forget_expired(&self, now: i64) -> Result<u64, DbError> {
+        EXPIRED.run(&self.db, now).await
+    }
+
+    /// Records a first contact. If somebody else did at the same moment, that row stays.
+    pub async fn insert(&self, triplet: &Triplet, times: Times) -> Result<(), DbError> {
+        let mut row = Vec::from(key(triplet));
+        row.extend([
+            fit(&triplet.sender_domain, 255).into(),
+            fit(&triplet.recipient_domain, 255).into(),
+            times.init.into(),
+            times.block_expired.into(),
+            times.record_expired.into(),
+            1.into(),
+            0.into(),
+        ]);
+        self.inserts.ask(row).await.unwrap_or_else(given_up)
+    }
+
+    /// Makes a forgotten triplet a first contact again.
+    pub async fn restart(&self, triplet: &Triplet, times: Times) -> Result<(), DbError> {
+        let [sender, recipient, client] = key(triplet);
+        let args = [
+            fit(&triplet.sender_domain, 255).into(),
+            fit(&triplet.recipient_domain, 255).into(),
+            times.init.into(),
+            times.block_expired.into(),
+            times.record_expired.into(),
+            sender,
+            recipient,
+            client,
+        ];
+        write(&self.db, &RESTART, &args).await.map(drop)
+    }
+
+    /// Counts one more refusal.
+    pub async fn count(&self, triplet: &Triplet) -> Result<(), DbError> {
+        write(&self.db, &COUNT, &key(triplet)).await.map(drop)
+    }
+
+    /// Marks a triplet as passed and forgets the client's others that have not.
+    pub async fn pass(&self, triplet: &Triplet, record_expired: i64) -> Result<(), DbError> {
+        let [sender, recipient, client] = key(triplet);
+        write(&self.db, &PASS, &[record_expired.into(), sender, recipient, client.clone()]).await?;
+        write(&self.db, &FORGET_UNPASSED, &[client]).await.map(drop)
+    }
+}
+
+fn key(triplet: &Triplet) -> Key {
+    [fit(&triplet.sender, 255).into(), fit(&triplet.recipient, 255).into(), fit(&triplet.client, 40).into()]
+}
+
+/// The batch that the request was part of has panicked.
+fn given_up<T>() -> Result<T, DbError> {
+    Err(DbError::TryAgain("the statement was given up".to_owned()))
+}
+
+async fn look_up(db: &Db, keys: &[Key]) -> Vec<Result<Seen, DbError>> {
+    let sets = keys.iter().enumerate().map(|(number, [sender, recipient, client])| {
+        let (number, client) = (Value::from(number), client.clone());
+        vec![number.clone(), client.clone(), number, sender.clone(), recipient.clone(), client]
+    });
+    match db.fetch_each(&SEEN, sets.collect()).await {
+        Ok(rows) => sort_out(&rows, keys.len()).into_iter().map(Ok).collect(),
+        Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+    }
+}
+
+fn sort_out(rows: &[Row], length: usize) -> Vec<Seen> {
+    let mut all = vec![Seen::default(); length];
+    for row in rows {
+        let number = row.int("number").and_then(|number| usize::try_from(number).ok());
+        let Some(seen) = number.and_then(|number| all.get_mut(number)) else { continue };
+        let record_expired = row.int("record_expired").unwrap_or(0);
+        if row.int("kind") == Some(2) {
+            seen.triplet = Some((row.int("block_expired").unwrap_or(0), record_expired));
+        } else {
+            seen.client_passed = Some(record_expired);
+        }
+    }
+    all
+}
+
+async fn insert(db: &Db, rows: Vec<NewRow>) -> Vec<Result<(), DbError>> {
+    let count = rows.len();
+    let outcome = db.execute(&INSERT, &[Value::Rows(rows.clone())]).await.map(drop);
+    match outcome {
+        Ok(()) => return vec![Ok(()); count],
+        Err(error) if count == 1 && !matches!(error, DbError::TryAgain(_)) => {
+            return vec![ignore_duplicate(Err(error))];
+        }
+        // What one row did must not happen to the others: a double, a deadlock, text that a column does not take.
+        Err(DbError::DuplicateKey(_) | DbError::TryAgain(_) | DbError::Refused(_)) => {}
+        Err(error) => return vec![Err(error); count],
+    }
+    let mut outcomes = Vec::with_capacity(count);
+    for row in rows {
+        let outcome = write(db, &INSERT, &[Value::Rows(vec![row])]).await.map(drop);
+        outcomes.push(ignore_duplicate(outcome));
+    }
+    outcomes
+}
