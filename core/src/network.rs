@@ -111,6 +111,14 @@ pub fn cidr_contains(entry: &str, ip: IpAddr) -> bool {
     entry.contains('/') && parse_strict(entry).is_some_and(|network| network.contains(&ip))
 }
 
+/// The network that usually belongs to one customer: the /24 of an IPv4 address, the /64 of an IPv6 one.
+pub fn of_client(client: IpAddr) -> IpNet {
+    match unmapped(client) {
+        IpAddr::V4(ip) => IpNet::from(Ipv4Net::new_assert(ip, 24)).trunc(),
+        IpAddr::V6(ip) => IpNet::from(Ipv6Net::new_assert(ip, 64)).trunc(),
+    }
+}
+
 /// The address an IPv4 client has when it comes in over an IPv6 socket (`::ffff:192.0.2.7`) is the IPv4 one.
 pub fn unmapped(ip: IpAddr) -> IpAddr {
     match ip {

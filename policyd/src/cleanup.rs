@@ -49,6 +49,7 @@ pub(crate) async fn once(snapshot: &Snapshot) {
     let (stores, settings, now) = (&context.stores, &context.settings, context.now());
     let before = |keep: Interval| now.saturating_sub_unsigned(keep.duration().as_secs());
     report("greylisting_tracking", stores.triplets.forget_expired(now).await);
+    report("greylisting_tracking", stores.triplets.shrink(settings.greylisting.most_contacts).await);
     report("throttle_tracking", stores.throttle.forget_expired(now).await);
     report("senderscore_cache", stores.senderscore.forget_before(before(settings.senderscore.keep)).await);
     report("smtp_sessions", stores.sessions.forget_before(before(settings.session_log.keep)).await);

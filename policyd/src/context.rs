@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrider_core::address;
 use outrider_core::clock::SharedClock;
@@ -13,7 +14,9 @@ use outrider_core::dns::Resolver;
 use outrider_core::network::{InvalidAddress, NetworkList};
 use outrider_core::sql::DbError;
 
+use crate::background::Lookups;
 use crate::list_api::ListApi;
+use crate::network_rate::NetworkRate;
 use crate::notify::Notifier;
 use crate::request::PolicyRequest;
 use crate::settings::Settings;
@@ -38,6 +41,10 @@ pub struct Context {
     pub resolver: Arc<dyn Resolver>,
     /// SPF records.
     pub spf: SpfLookup,
+    /// Reputation scores that are being asked for; `None` where that failed.
+    pub scores: Lookups<Option<i64>>,
+    /// First contacts that greylisting remembers.
+    pub new_contacts: NetworkRate,
     /// Members of mailing lists.
     pub list_api: Option<ListApi>,
     /// Mail to the administrator.
@@ -112,6 +119,13 @@ impl Context {
     /// Now, in Unix seconds.
     pub fn now(&self) -> i64 {
         self.clock.unix_seconds()
+    }
+
+    /// How long the request may wait for a name server now. All its look-ups together leave a fifth of its deadline for the
+    /// databases, so that a slow server costs the answer to that question and not the whole decision.
+    pub fn dns_patience(&self, request: &PolicyRequest) -> Duration {
+        let budget = self.settings.limits.request_timeout.duration() * 4 / 5;
+        budget.saturating_sub(request.arrived.elapsed()).min(self.settings.spf.timeout.duration())
     }
 
     /// Whether the client is this machine or in `mynetworks`.

@@ -19,10 +19,12 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
+use crate::background::Lookups;
 use crate::chain::Chain;
 use crate::cleanup;
 use crate::context::{Context, SenderExceptions};
 use crate::list_api::ListApi;
+use crate::network_rate::NetworkRate;
 use crate::notify::Notifier;
 use crate::session_log::{self, SessionLog, SessionWriter};
 use crate::settings::Settings;
@@ -98,7 +100,9 @@ impl Snapshot {
             directory: Arc::new(CachedDirectory::new(accounts, &cache, clock.clone())),
             stores: Stores::new(&iredapd, &amavisd, &settings.cache),
             spf: SpfLookup::new(resolver.clone(), &settings.spf),
+            scores: Lookups::new(settings.spf.entries, settings.spf.lifetime.duration()),
             resolver,
+            new_contacts: NetworkRate::new(settings.greylisting.new_contacts_per_minute),
             list_api: ListApi::from_settings(&settings.reject_sender_login_mismatch),
             notifier: Notifier::start(&settings.notification),
             clock,

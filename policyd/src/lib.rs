@@ -10,6 +10,7 @@
 //! Limits: those of [`outrider_core::codec::policy`] on a request, `[limits]` on connections and time. An answer that
 //! takes longer than `limits.request_timeout` is given as `on_failure.deadline` says, by default `DUNNO`.
 
+pub mod background;
 pub mod cache;
 pub mod chain;
 mod cleanup;
@@ -17,13 +18,14 @@ pub mod context;
 mod daemon;
 mod list_api;
 mod log_line;
+pub mod network_rate;
 mod notify;
 pub mod plugin;
 pub mod request;
 mod session;
 mod session_log;
 pub mod settings;
-mod spf;
+pub mod spf;
 pub mod store;
 pub mod verdict;
 

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use outrider_core::address;
 use outrider_core::codec::policy::Request;
 use outrider_core::network;
+use tokio::time::Instant;
 
 use crate::settings::{InvalidAddress, Settings};
 
@@ -71,6 +72,8 @@ pub struct PolicyRequest {
     pub server_address: String,
     /// The port on which Postfix was reached.
     pub server_port: String,
+    /// When the request was complete: its deadline counts from here.
+    pub arrived: Instant,
 }
 
 /// What a request turned out to be.
@@ -135,6 +138,7 @@ impl PolicyRequest {
             encryption_cipher: owned("encryption_cipher"),
             server_address: owned("server_address"),
             server_port: owned("server_port"),
+            arrived: Instant::now(),
             sender,
             recipient,
             sasl_username,

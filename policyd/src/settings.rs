@@ -19,7 +19,7 @@ use outrider_core::sql::DatabaseSettings;
 use serde::{Deserialize, Serialize};
 
 pub use rules::{
-    ChangePasswordSettings, CleanupSettings, GreylistingSettings, NotificationSettings, SenderLoginSettings,
+    ChangePasswordSettings, CleanupSettings, GreylistingKey, GreylistingSettings, NotificationSettings, SenderLoginSettings,
     SenderscoreSettings, SessionLogSettings, SpfSettings, ThrottleSettings, WblistSettings, WhitelistAccount,
     WhitelistOutboundSettings, WhitelistSender,
 };

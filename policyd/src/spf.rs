@@ -5,41 +5,35 @@
 //! `exists`, `ptr`, macros, `a/24`) gives nothing, and a failing name server counts as "no record".
 //!
 //! Bounds: `spf.max_queries` questions a domain, each with its own deadline, every domain visited once, at most
-//! [`MAX_NETWORKS`] networks. A request waits at most `spf.timeout`; the look-up itself runs on in the background, so
-//! that the client's next try finds the result, and requests about the same domain share it. A domain whose name
-//! server hangs delays nobody but those who ask about it.
+//! [`MAX_NETWORKS`] networks, `spf.lookups_per_minute` new domains for each client network. A look-up runs in the
+//! [background](crate::background): a domain whose name server hangs delays nobody but those who ask about it, and those
+//! no longer than they can wait.
 
 use std::collections::HashSet;
+use std::future::Future;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use ipnet::IpNet;
-use lru::LruCache;
 use outrider_core::dns::Resolver;
 use outrider_core::network;
-use std::num::NonZeroUsize;
-use tokio::time::{Instant, timeout};
 
+use crate::background::Lookups;
+use crate::network_rate::NetworkRate;
 use crate::settings::SpfSettings;
 
 /// Networks and addresses kept of one domain; more than any mail provider publishes.
 const MAX_NETWORKS: usize = 4096;
-/// A result that is shared by those who wait at the same time, even where nothing is to be kept.
-const SHARED_FOR: Duration = Duration::from_millis(1);
-
 type Networks = Arc<[IpNet]>;
-type Pending = Shared<BoxFuture<'static, Networks>>;
 
 /// Look-ups with their results of the last minutes.
 pub struct SpfLookup {
     resolver: Arc<dyn Resolver>,
     max_queries: u32,
-    wait: Duration,
-    lifetime: Duration,
-    results: Mutex<LruCache<String, (Instant, Pending)>>,
+    lookups: Lookups<Networks>,
+    rate: NetworkRate,
 }
 
 impl SpfLookup {
@@ -48,50 +42,30 @@ impl SpfLookup {
         SpfLookup {
             resolver,
             max_queries: settings.max_queries,
-            wait: settings.timeout.duration(),
-            lifetime: settings.lifetime.duration().max(SHARED_FOR),
-            results: Mutex::new(LruCache::new(
-                NonZeroUsize::new(settings.entries).unwrap_or(NonZeroUsize::MIN),
-            )),
+            lookups: Lookups::new(settings.entries, settings.lifetime.duration()),
+            rate: NetworkRate::new(settings.lookups_per_minute),
         }
     }
 
-    /// Whether the domain's record lists the client. False if that cannot be found out in time.
-    pub async fn lists(&self, domain: &str, client: IpAddr) -> bool {
+    /// Whether the domain's record lists the client. False if that cannot be found out within `patience`.
+    pub async fn lists(&self, domain: &str, client: IpAddr, patience: Duration) -> bool {
         if domain.is_empty() {
             return false;
         }
-        match timeout(self.wait, self.networks(domain)).await {
-            Ok(networks) => networks.iter().any(|network| network.contains(&client)),
-            Err(_) => {
-                tracing::debug!(domain, "SPF look-up goes on in the background");
-                false
-            }
-        }
+        let start = || self.rate.take(client).then(|| self.networks(domain).boxed());
+        let networks = self.lookups.get(domain, patience, start).await;
+        networks.is_some_and(|networks| networks.iter().any(|network| network.contains(&client)))
     }
 
-    fn networks(&self, domain: &str) -> Pending {
-        let mut results = self.lock();
-        if let Some((since, pending)) = results.get(domain)
-            // One that still runs is shared however long it takes.
-            && (since.elapsed() < self.lifetime || pending.peek().is_none())
-        {
-            return pending.clone();
-        }
+    /// The networks and addresses that the domain's record lists, asked for now.
+    pub fn networks(&self, domain: &str) -> impl Future<Output = Networks> + Send + use<> {
         let search = Search {
             resolver: self.resolver.clone(),
             queries_left: self.max_queries,
             visited: HashSet::new(),
             found: Vec::new(),
         };
-        let task = tokio::spawn(search.run(domain.to_owned()));
-        let pending = task.map(|result| result.unwrap_or_else(|_| Arc::from([]))).boxed().shared();
-        results.put(domain.to_owned(), (Instant::now(), pending.clone()));
-        pending
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LruCache<String, (Instant, Pending)>> {
-        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+        search.run(domain.to_owned())
     }
 }
 
@@ -209,8 +183,11 @@ mod tests {
 
     use outrider_core::dns::{DnsError, MemoryResolver};
     use outrider_core::settings::Interval;
+    use tokio::time::Instant;
 
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(3);
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -250,10 +227,10 @@ mod tests {
         ];
         for (record, client, expected) in table {
             let (spf, _) = lookup(world().with_txt("example.org", record));
-            assert_eq!(spf.lists("example.org", ip(client)).await, expected, "{record}");
+            assert_eq!(spf.lists("example.org", ip(client), PATIENCE).await, expected, "{record}");
         }
         let (spf, asked) = lookup(MemoryResolver::new());
-        assert!(!spf.lists("", ip("192.0.2.1")).await);
+        assert!(!spf.lists("", ip("192.0.2.1"), PATIENCE).await);
         assert!(asked.asked().is_empty());
     }
 
@@ -265,8 +242,8 @@ mod tests {
                 .with_txt("example.org", "v=spf1 ip4:192.0.2.1")
                 .with_txt("example.org", "v=spf1 ip4:192.0.2.2"),
         );
-        assert!(spf.lists("example.org", ip("192.0.2.1")).await);
-        assert!(!spf.lists("example.org", ip("192.0.2.2")).await);
+        assert!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await);
+        assert!(!spf.lists("example.org", ip("192.0.2.2"), PATIENCE).await);
         assert_eq!(asked.asked(), ["TXT example.org"]);
     }
 
@@ -277,12 +254,12 @@ mod tests {
             .with_txt("a.example", "v=spf1 include:b.example")
             .with_txt("b.example", "v=spf1 include:a.example redirect=b.example");
         let (spf, asked) = lookup(looping);
-        assert!(!spf.lists("a.example", ip("192.0.2.1")).await);
+        assert!(!spf.lists("a.example", ip("192.0.2.1"), PATIENCE).await);
         assert_eq!(asked.asked().len(), 2);
 
         let hosts: String = (0..500).map(|n| format!(" a:h{n}.example include:i{n}.example")).collect();
         let (spf, asked) = lookup(MemoryResolver::new().with_txt("wide.example", &format!("v=spf1{hosts}")));
-        assert!(!spf.lists("wide.example", ip("192.0.2.1")).await);
+        assert!(!spf.lists("wide.example", ip("192.0.2.1"), PATIENCE).await);
         assert_eq!(asked.asked().len(), 20);
     }
 
@@ -298,12 +275,12 @@ mod tests {
         let waiting: Vec<_> = (0..50)
             .map(|_| {
                 let spf = spf.clone();
-                tokio::spawn(async move { spf.lists("slow.example", ip("192.0.2.1")).await })
+                tokio::spawn(async move { spf.lists("slow.example", ip("192.0.2.1"), PATIENCE).await })
             })
             .collect();
         tokio::task::yield_now().await;
-        assert!(spf.lists("quick.example", ip("192.0.2.1")).await);
-        assert!(!spf.lists("broken.example", ip("192.0.2.1")).await);
+        assert!(spf.lists("quick.example", ip("192.0.2.1"), PATIENCE).await);
+        assert!(!spf.lists("broken.example", ip("192.0.2.1"), PATIENCE).await);
         assert_eq!(start.elapsed(), Duration::ZERO);
         for task in waiting {
             assert!(!task.await.unwrap());
@@ -312,14 +289,31 @@ mod tests {
         assert_eq!(asked.asked().iter().filter(|question| question.contains("slow")).count(), 1, "shared");
     }
 
+    /// T32: a network that names ever new domains makes us ask only so much.
+    #[tokio::test(start_paused = true)]
+    async fn threat_t32_networks_have_a_budget() {
+        let resolver = Arc::new(MemoryResolver::new().with_txt("good.example", "v=spf1 ip4:198.51.100.1"));
+        let settings = SpfSettings { lookups_per_minute: 10, ..SpfSettings::default() };
+        let spf = SpfLookup::new(resolver.clone(), &settings);
+        for number in 0..50 {
+            let client = format!("192.0.2.{number}").parse().unwrap();
+            assert!(!spf.lists(&format!("d{number}.example"), client, PATIENCE).await);
+        }
+        assert_eq!(resolver.asked().len(), 10);
+        assert!(spf.lists("good.example", ip("198.51.100.1"), PATIENCE).await, "others are not concerned");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(!spf.lists("later.example", ip("192.0.2.1"), PATIENCE).await);
+        assert_eq!(resolver.asked().len(), 12);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nothing_is_kept_when_told_so() {
         let resolver = Arc::new(MemoryResolver::new().with_txt("example.org", "v=spf1 ip4:192.0.2.1"));
         let settings = SpfSettings { lifetime: Interval::seconds(0), ..SpfSettings::default() };
         let spf = SpfLookup::new(resolver.clone(), &settings);
-        assert!(spf.lists("example.org", ip("192.0.2.1")).await);
+        assert!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await);
         tokio::time::advance(Duration::from_millis(2)).await;
-        assert!(spf.lists("example.org", ip("192.0.2.1")).await);
+        assert!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await);
         assert_eq!(resolver.asked().len(), 2);
     }
 }

@@ -5,14 +5,17 @@
 //! clients that the sender domain's SPF record lists. A client that came again once is known and never greylisted again as
 //! long as it is remembered.
 
+mod client_key;
+
 use std::net::IpAddr;
 
+use outrider_core::address;
 use outrider_core::lookup;
 use outrider_core::network::{self, InvalidAddress};
 
 use crate::context::{Context, RuleError, iredapd};
 use crate::request::PolicyRequest;
-use crate::settings::GreylistingSettings;
+use crate::settings::{GreylistingKey, GreylistingSettings};
 use crate::store::greylisting::Setting;
 use crate::store::triplet::{Seen, Times, Triplet};
 use crate::verdict::{Reply, Verdict};
@@ -43,18 +46,60 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
         return Ok(Verdict::Pass);
     }
     let settings = &context.settings;
-    if settings.greylisting.bypass_spf
+    let by_organization = settings.greylisting.key == GreylistingKey::Organization;
+    let mut spf_domain = None;
+    if (settings.greylisting.bypass_spf || by_organization)
         && request.sender_domain != settings.srs_domain
-        && context.spf.lists(&request.sender_domain, client).await
+        && context.spf.lists(&request.sender_domain, client, context.dns_patience(request)).await
     {
-        return Ok(Verdict::Pass);
+        if settings.greylisting.bypass_spf {
+            return Ok(Verdict::Pass);
+        }
+        spf_domain = Some(request.sender_domain.as_str());
     }
-    let passes = record(request, context).await?;
+    let contact = Contact {
+        triplet: Triplet {
+            sender: sender_key(&request.sender_without_ext, settings.greylisting.fold_sender_digits),
+            sender_domain: request.sender_domain.clone(),
+            recipient: request.recipient_without_ext.clone(),
+            recipient_domain: request.recipient_domain.clone(),
+            client: match by_organization {
+                true => client_key::organization(client, &request.client_name, spf_domain),
+                false => request.client_address.clone(),
+            },
+        },
+        client,
+        address: by_organization.then(|| request.client_address.clone()),
+    };
+    let passes = record(&contact, context).await?;
     Ok(if passes || settings.greylisting.training {
         Verdict::Pass
     } else {
         Verdict::Answer(Reply::Greylisted)
     })
+}
+
+/// Who came, and from where.
+struct Contact {
+    triplet: Triplet,
+    client: IpAddr,
+    /// The client's address, where the triplet has another key.
+    address: Option<String>,
+}
+
+/// With `fold` every number in the local part becomes `#`: mailing lists and bulk senders write one that changes with each
+/// message or each try (VERP, BATV), and would be strangers for ever.
+fn sender_key(sender: &str, fold: bool) -> String {
+    let Some((local, domain)) = address::split_first(sender).filter(|_| fold) else { return sender.to_owned() };
+    let mut key = String::with_capacity(sender.len());
+    for character in local.chars() {
+        if !character.is_ascii_digit() {
+            key.push(character);
+        } else if !key.ends_with('#') {
+            key.push('#');
+        }
+    }
+    format!("{key}@{domain}")
 }
 
 fn sender_keys(request: &PolicyRequest, client: IpAddr) -> Vec<String> {
@@ -107,26 +152,30 @@ fn times(settings: &GreylistingSettings, now: i64) -> Times {
 }
 
 /// Writes the contact down; true if it may pass.
-async fn record(request: &PolicyRequest, context: &Context) -> Result<bool, RuleError> {
+async fn record(contact: &Contact, context: &Context) -> Result<bool, RuleError> {
     let store = &context.stores.triplets;
     let settings = &context.settings.greylisting;
+    let mut triplet = contact.triplet.clone();
     let now = context.now();
-    let triplet = Triplet {
-        sender: request.sender_without_ext.clone(),
-        sender_domain: request.sender_domain.clone(),
-        recipient: request.recipient_without_ext.clone(),
-        recipient_domain: request.recipient_domain.clone(),
-        client: request.client_address.clone(),
-    };
     let known_until = now.saturating_add_unsigned(settings.passed_lifetime.duration().as_secs());
     let table = || iredapd("greylisting_tracking");
-    let seen = store.seen(&triplet).await.map_err(table())?;
+    let mut seen = store.seen(&triplet).await.map_err(table())?;
+    if let (Some(address), None) = (&contact.address, seen.client_passed) {
+        // Who was known before organisations counted is still known.
+        let alone = Triplet { client: address.clone(), ..triplet.clone() };
+        let seen_alone = store.seen(&alone).await.map_err(table())?;
+        if seen_alone.client_passed.is_some() {
+            (triplet, seen) = (alone, seen_alone);
+        }
+    }
     let step = next_step(seen, now, known_until);
     match step {
         Step::KnownClient { renew: false } => {}
         Step::KnownClient { renew: true } => {
             store.renew_client(&triplet.client, known_until).await.map_err(table())?;
         }
+        // Beyond its share a network is put off without being remembered: it cannot fill the table.
+        Step::Insert if !context.new_contacts.take(contact.client) => {}
         Step::Insert => store.insert(&triplet, times(settings, now)).await.map_err(table())?,
         Step::Restart => store.restart(&triplet, times(settings, now)).await.map_err(table())?,
         Step::Count => store.count(&triplet).await.map_err(table())?,
@@ -158,6 +207,19 @@ mod tests {
             (seen(Some(10), None), Step::KnownClient { renew: true }),
         ] {
             assert_eq!(next_step(seen, 999, 10_000), step, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_in_senders_are_folded_where_wanted() {
+        for (sender, folded) in [
+            ("bounce-1234-77=anna@list.example1.org", "bounce-#-#=anna@list.example1.org"),
+            ("anna@sender.test", "anna@sender.test"),
+            ("", ""),
+            ("42", "42"),
+        ] {
+            assert_eq!(sender_key(sender, true), folded);
+            assert_eq!(sender_key(sender, false), sender);
         }
     }
 

@@ -3,9 +3,11 @@
 //! Only IPv4 clients without login that are not trusted. A score in the table counts however old it is; the clean-up
 //! removes old ones. No record means the best score. A server that fails means it too, but only this once.
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 
-use outrider_core::dns::DnsError;
+use futures_util::FutureExt;
+use outrider_core::dns::{DnsError, Resolver};
 
 use crate::context::{Context, RuleError, iredapd};
 use crate::request::PolicyRequest;
@@ -19,17 +21,14 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
         return Ok(Verdict::Pass);
     }
     let store = &context.stores.senderscore;
-    let table = || iredapd("senderscore_cache");
     let address = client.to_string();
-    let score = match store.score(&address).await.map_err(table())? {
+    let score = match store.score(&address).await.map_err(iredapd("senderscore_cache"))? {
         Some(score) => score,
-        None => match ask(client, context).await {
-            Some(score) if (0..=BEST).contains(&score) => {
-                store.remember(&address, score, context.now()).await.map_err(table())?;
-                score
-            }
-            _ => BEST,
-        },
+        None => {
+            let start = || Some(find_out(client, context).boxed());
+            let found = context.scores.get(&address, context.dns_patience(request), start).await;
+            found.flatten().unwrap_or(BEST)
+        }
     };
     if score <= context.settings.senderscore.reject_score {
         return Ok(Verdict::Answer(Reply::BadReputation));
@@ -37,10 +36,23 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     Ok(Verdict::Pass)
 }
 
-/// `None` if it cannot be found out.
-async fn ask(client: Ipv4Addr, context: &Context) -> Option<i64> {
+/// Asks for the score and remembers it in the table, also when the request cannot wait for it; `None` if it cannot be
+/// found out.
+fn find_out(client: Ipv4Addr, context: &Context) -> impl Future<Output = Option<i64>> + Send + use<> {
+    let (resolver, store) = (context.resolver.clone(), context.stores.senderscore.clone());
+    let clock = context.clock.clone();
+    async move {
+        let score = ask(client, &*resolver).await.filter(|score| (0..=BEST).contains(score))?;
+        if let Err(error) = store.remember(&client.to_string(), score, clock.unix_seconds()).await {
+            tracing::debug!(%error, "a reputation score could not be written down");
+        }
+        Some(score)
+    }
+}
+
+async fn ask(client: Ipv4Addr, resolver: &dyn Resolver) -> Option<i64> {
     let [a, b, c, d] = client.octets();
-    match context.resolver.a(&format!("{d}.{c}.{b}.{a}.score.senderscore.com")).await {
+    match resolver.a(&format!("{d}.{c}.{b}.{a}.score.senderscore.com")).await {
         Ok(answers) => Some(answers.first().map_or(BEST, |answer| i64::from(answer.octets()[3]))),
         Err(DnsError::NoSuchName | DnsError::NoData) => Some(BEST),
         Err(_) => None,

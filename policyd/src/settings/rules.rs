@@ -14,12 +14,16 @@ outrider_core::settings! {
     pub struct SpfSettings {
         /// DNS questions for one sender domain.
         pub max_queries: u32 = 20,
-        /// How long a request waits for them. The look-up goes on in the background, for the client's next try.
+        /// How long a request waits for them, and never so long that it could not be answered within
+        /// limits.request_timeout. The look-up goes on in the background, for the client's next try.
         pub timeout: Interval = Interval::seconds(3),
         /// How long the result is used again; "0s" keeps nothing.
         pub lifetime: Interval = Interval::seconds(300),
         /// How many results are kept.
         pub entries: usize = 10_000,
+        /// Domains not known yet that one client network (/24, /64) may make us look up in a minute; beyond that a
+        /// client counts as not listed. 0: any number.
+        pub lookups_per_minute: u32 = 600,
     }
 }
 
@@ -68,6 +72,16 @@ outrider_core::settings! {
     }
 }
 
+/// Which clients count as one when they come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GreylistingKey {
+    /// Each address for itself, as in iRedAPD.
+    Address,
+    /// Those of one organisation.
+    Organization,
+}
+
 outrider_core::settings! {
     /// Unknown senders are asked to come again.
     pub struct GreylistingSettings {
@@ -83,6 +97,19 @@ outrider_core::settings! {
         pub unpassed_lifetime: Interval = Interval::seconds(DAY),
         /// Let clients pass that the sender domain's SPF record lists.
         pub bypass_spf: bool = true,
+        /// Which clients count as one when they come again: "address" (each for itself) or "organization", for providers
+        /// that try again from another machine: those listed by the sender domain's SPF record, else those with verified
+        /// names in one registered domain, else those of one /24 or /64. Rows of the latter say so in the column
+        /// client_address; iRedAPD ignores them.
+        pub key: GreylistingKey = GreylistingKey::Address,
+        /// Take senders that differ only in numbers in front of the @ for the same one.
+        pub fold_sender_digits: bool = false,
+        /// First contacts of one client network (/24, /64) that are remembered in a minute; more are put off without. 0: any
+        /// number.
+        pub new_contacts_per_minute: u32 = 1000,
+        /// Rows of greylisting_tracking that the hourly removal leaves; beyond that the oldest go that have not passed. 0:
+        /// any number.
+        pub most_contacts: u64 = 10_000_000,
     }
 }
 

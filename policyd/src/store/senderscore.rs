@@ -13,7 +13,8 @@ const REMEMBER: Stmt = Stmt::per_engine(
 /// The table is small and `time` has an index.
 const OLD: Stmt = Stmt::same("DELETE FROM senderscore_cache WHERE time < ?").repeatable();
 
-/// The table.
+/// The table. Cheap to clone.
+#[derive(Clone)]
 pub struct SenderscoreStore {
     db: Db,
 }

@@ -69,6 +69,15 @@ const EXPIRED: Sweep = Sweep {
     ordered: false,
 };
 
+const ROWS: Stmt = Stmt::same("SELECT COUNT(*) FROM greylisting_tracking");
+
+/// Contacts that have not passed, oldest first.
+const OLDEST: Sweep = Sweep {
+    step: EXPIRED.step,
+    delete: Stmt::same("DELETE FROM greylisting_tracking WHERE id > ? AND id <= ? AND passed = ?").repeatable(),
+    ordered: false,
+};
+
 /// Triplets of one statement at most: each number of them is a statement that the server keeps prepared.
 const MOST: usize = 16;
 /// Statements of one kind under way at once. With more of them each would hold fewer triplets.
@@ -175,6 +184,16 @@ impl TripletStore {
     /// Forgets triplets and clients whose time is over at `now`; how many.
     pub async fn forget_expired(&self, now: i64) -> Result<u64, DbError> {
         EXPIRED.run(&self.db, now).await
+    }
+
+    /// Forgets the oldest contacts that have not passed until about `most` rows are left; how many went. 0 leaves all.
+    pub async fn shrink(&self, most: u64) -> Result<u64, DbError> {
+        let row = self.db.fetch_optional(&ROWS, &[]).await?;
+        let rows = row.and_then(|row| row.int_at(0)).and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0);
+        match rows.checked_sub(most) {
+            Some(surplus @ 1..) if most > 0 => OLDEST.run_until(&self.db, 0, surplus).await,
+            _ => Ok(0),
+        }
     }
 
     /// Records a first contact. If somebody else did at the same moment, that row stays.

@@ -1,8 +1,11 @@
-//! Greylisting with many at once.
+//! Greylisting with many at once, and for pools of clients.
 
 use std::sync::Arc;
 
-use outrider_policyd::Policyd;
+use outrider_core::settings::Interval;
+use outrider_policyd::settings::GreylistingKey;
+use outrider_policyd::{Policyd, Settings};
+use outrider_tests::dns_server::DnsServer;
 
 use crate::world::{NOW, Service, World, arrival, ask};
 
@@ -56,4 +59,119 @@ pub(crate) async fn retries_at_once_all_pass(world: &World) {
     assert_eq!(until, [[NOW + 900 + 30 * 86_400]]);
     let other = ask(&daemon, &arrival("other@elsewhere.test", "bob@example.com", "203.0.113.10")).await;
     assert_eq!(other, "DUNNO", "a known client is known for all");
+}
+
+async fn by_organization(world: &World, change: impl FnOnce(&mut Settings)) -> Service {
+    world.empty().await;
+    world
+        .script(&world.iredapd, "INSERT INTO greylisting (account, sender, active) VALUES ('@.', '@.', 1)")
+        .await;
+    world
+        .daemon_with(&["greylisting"], |settings| {
+            settings.greylisting.key = GreylistingKey::Organization;
+            change(settings);
+        })
+        .await
+}
+
+/// A client with a verified name.
+async fn from(daemon: &Arc<Policyd>, client: &str, name: &str) -> String {
+    let mut request = arrival("friend@sender.test", "alice@example.com", client);
+    request.push(("client_name", name));
+    ask(daemon, &request).await
+}
+
+pub(crate) async fn a_retry_from_the_same_pool_counts(world: &World) {
+    let daemon = by_organization(world, |_| {}).await;
+    // One verified domain, one network, and a dial-in line whose name says nothing but its address.
+    let pools = [
+        ("203.0.113.10", "out-1.big.co.uk", "198.51.100.77", "out-9.eu.big.co.uk", "name:big.co.uk"),
+        ("192.0.2.10", "unknown", "192.0.2.200", "unknown", "192.0.2.0/24"),
+        ("2001:db8::1", "unknown", "2001:db8::ffff", "unknown", "2001:db8::/64"),
+    ];
+    for (first, name, second, other_name, key) in pools {
+        world.clock.set(NOW);
+        assert_eq!(from(&daemon, first, name).await, LATER, "{key}");
+        assert_eq!(from(&daemon, second, other_name).await, LATER, "{key}: too early");
+        let rows = "SELECT COUNT(*) FROM greylisting_tracking WHERE client_address = ?";
+        let row = world.iredapd.fetch_optional(&outrider_core::sql::Stmt::same(rows), &[key.into()]).await;
+        assert_eq!(row.expect("read").and_then(|row| row.int_at(0)), Some(1), "{key}");
+        world.clock.set(NOW + 900);
+        assert_eq!(from(&daemon, second, other_name).await, "DUNNO", "{key}");
+        assert_eq!(from(&daemon, first, name).await, "DUNNO", "{key}: the whole pool is known");
+    }
+    world.clock.set(NOW);
+    assert_eq!(from(&daemon, "203.0.113.99", "mx.elsewhere.org").await, LATER);
+    world.clock.set(NOW + 900);
+    let line = from(&daemon, "203.0.114.7", "dsl-203-0-114-7.big.co.uk").await;
+    assert_eq!(line, LATER, "a line of the provider is not its mail server");
+    // As without the setting, each address stands for itself.
+    let daemon = world_with_greylisting(world).await;
+    assert_eq!(from(&daemon, "203.0.113.10", "out-1.big.co.uk").await, LATER);
+    world.clock.set(NOW + 900);
+    assert_eq!(from(&daemon, "203.0.113.11", "out-2.big.co.uk").await, LATER);
+}
+
+pub(crate) async fn known_addresses_stay_known_when_organizations_count(world: &World) {
+    let daemon = world_with_greylisting(world).await;
+    all_at_once(&daemon, 1).await;
+    world.clock.set(NOW + 900);
+    assert_eq!(all_at_once(&daemon, 1).await, ["DUNNO"]);
+    let daemon = world
+        .daemon_with(&["greylisting"], |settings| settings.greylisting.key = GreylistingKey::Organization)
+        .await;
+    assert_eq!(from(&daemon, "203.0.113.10", "out-1.big.co.uk").await, "DUNNO");
+    assert_eq!(from(&daemon, "203.0.113.11", "out-2.big.co.uk").await, LATER, "its neighbours are not");
+}
+
+pub(crate) async fn what_spf_lists_is_one_pool(world: &World) {
+    let dns = DnsServer::start().expect("started");
+    dns.txt("sender.test", "v=spf1 ip4:203.0.113.0/24 ip4:198.51.100.0/24 -all");
+    let address = dns.address();
+    let daemon = by_organization(world, |settings| {
+        settings.dns.servers = vec![address];
+        settings.dns.timeout = Interval::seconds(30);
+        settings.spf.timeout = Interval::seconds(30);
+        settings.limits.request_timeout = Interval::seconds(60);
+    })
+    .await;
+    assert_eq!(from(&daemon, "203.0.113.10", "unknown").await, LATER);
+    world.clock.set(NOW + 900);
+    assert_eq!(from(&daemon, "192.0.2.1", "unknown").await, LATER, "not listed");
+    assert_eq!(from(&daemon, "198.51.100.1", "unknown").await, "DUNNO");
+    let keys = "SELECT COUNT(*) FROM greylisting_tracking WHERE client_address = 'spf:sender.test'";
+    assert_eq!(world.numbers(&world.iredapd, keys).await, [[1]]);
+}
+
+/// T15: a network that names ever new senders is put off as before but fills no table, and delays nobody else.
+pub(crate) async fn threat_t15_floods_fill_no_table(world: &World) {
+    world.empty().await;
+    world
+        .script(&world.iredapd, "INSERT INTO greylisting (account, sender, active) VALUES ('@.', '@.', 1)")
+        .await;
+    let daemon = world
+        .daemon_with(&["greylisting"], |settings| settings.greylisting.new_contacts_per_minute = 40)
+        .await;
+    let mut client = crate::world::Client::connect(&daemon);
+    for number in 0..150 {
+        let sender = format!("s{number}@sender{number}.test");
+        let address = format!("203.0.113.{number}");
+        assert_eq!(client.ask(&arrival(&sender, "alice@example.com", &address)).await, LATER);
+    }
+    const ROWS: &str = "SELECT COUNT(*) FROM greylisting_tracking";
+    assert_eq!(world.numbers(&world.iredapd, ROWS).await, [[40]]);
+    assert_eq!(client.ask(&arrival("friend@sender.test", "alice@example.com", "198.51.100.1")).await, LATER);
+    assert_eq!(world.numbers(&world.iredapd, ROWS).await, [[41]], "others are not concerned");
+    // Case and extension make no new contact.
+    for sender in ["FRIEND@sender.test", "friend+1@sender.test", "Friend+2@Sender.Test"] {
+        assert_eq!(client.ask(&arrival(sender, "Alice+x@Example.com", "198.51.100.1")).await, LATER);
+    }
+    assert_eq!(world.numbers(&world.iredapd, ROWS).await, [[41]]);
+    // What came first and did not come again goes first; who has passed stays.
+    world.clock.set(NOW + 900);
+    assert_eq!(client.ask(&arrival("s0@sender0.test", "alice@example.com", "203.0.113.0")).await, "DUNNO");
+    let small = world.daemon_with(&["greylisting"], |settings| settings.greylisting.most_contacts = 5).await;
+    small.clean_up().await;
+    let left = world.numbers(&world.iredapd, "SELECT passed FROM greylisting_tracking").await;
+    assert_eq!(left, [[1]], "steps are larger than this table");
 }

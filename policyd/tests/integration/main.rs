@@ -28,6 +28,10 @@ async fn run_everywhere(world: &World) {
     throttle::narrow_columns_saturate(world).await;
     greylisting::first_contacts_make_one_row(world).await;
     greylisting::retries_at_once_all_pass(world).await;
+    greylisting::a_retry_from_the_same_pool_counts(world).await;
+    greylisting::known_addresses_stay_known_when_organizations_count(world).await;
+    greylisting::what_spf_lists_is_one_pool(world).await;
+    greylisting::threat_t15_floods_fill_no_table(world).await;
     cleanup::old_rows_go_and_others_stay(world).await;
     fixes::everything_upstream_gets_wrong_in_tables(world).await;
     threats::threat_t13_values_are_never_code(world).await;
