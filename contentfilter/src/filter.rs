@@ -156,6 +156,7 @@ impl Filter {
             name: "next_hop",
             up: failure.is_none(),
             detail: failure.unwrap_or_default(),
+            pool: None,
         }]
     }
 

@@ -145,7 +145,12 @@ impl Daemon for Echo {
 
     fn health(&self) -> Vec<DependencyHealth> {
         let up = self.up.load(Ordering::Relaxed);
-        vec![DependencyHealth { name: "voice", up, detail: if up { "" } else { "hoarse" }.to_owned() }]
+        vec![DependencyHealth {
+            name: "voice",
+            up,
+            detail: if up { "" } else { "hoarse" }.to_owned(),
+            pool: None,
+        }]
     }
 }
 

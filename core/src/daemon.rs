@@ -62,7 +62,7 @@ pub trait Daemon: Sized + Send + Sync + 'static {
 }
 
 /// Whether something that a daemon depends on is working.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct DependencyHealth {
     /// A fixed short name: `"vmail"`, `"dns"`, `"clamd"`.
     pub name: &'static str,
@@ -70,6 +70,20 @@ pub struct DependencyHealth {
     pub up: bool,
     /// The reason in words; no secrets, no addresses of mail.
     pub detail: String,
+    /// Its connections, where they are pooled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolFigures>,
+}
+
+/// Connections to a database, and how often it failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct PoolFigures {
+    /// Connections in use.
+    pub used: usize,
+    /// Open connections that nobody uses.
+    pub idle: usize,
+    /// Failures by class since the pool was made: `unavailable`, `busy`, `timeout`, `broken`, `try_again`, `refused`.
+    pub errors: Vec<(&'static str, u64)>,
 }
 
 /// What a daemon gets from outside instead of reaching for it.

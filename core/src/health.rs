@@ -153,7 +153,7 @@ mod tests {
         let (trigger, stopping) = Shutdown::new();
         let health = move || {
             let detail = if up { "" } else { "connection refused" }.to_owned();
-            vec![DependencyHealth { name: "vmail", up, detail }]
+            vec![DependencyHealth { name: "vmail", up, detail, pool: None }]
         };
         let metrics = Arc::new(Metrics::new("policyd"));
         let token = token.map(Secret::new);

@@ -15,7 +15,7 @@ use prometheus_client::metrics::info::Info;
 pub use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::{Metric, Registry};
 
-use crate::daemon::DependencyHealth;
+use crate::daemon::{DependencyHealth, PoolFigures};
 
 /// Upper ends of the duration buckets in seconds: 1 ms to 60 s.
 const SECONDS: [f64; 14] =
@@ -43,6 +43,18 @@ struct NameLabel {
     name: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    name: &'static str,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    name: &'static str,
+    class: &'static str,
+}
+
 /// All metrics of one daemon.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -56,6 +68,8 @@ pub struct Metrics {
     generation: Gauge,
     dependencies: Family<NameLabel, Gauge>,
     degraded: Gauge,
+    pools: Family<PoolLabels, Gauge>,
+    errors: Family<ErrorLabels, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -79,6 +93,8 @@ impl Metrics {
             generation: Gauge::default(),
             dependencies: Family::default(),
             degraded: Gauge::default(),
+            pools: Family::default(),
+            errors: Family::default(),
             registry: Mutex::new(Registry::default()),
         };
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -109,6 +125,8 @@ impl Metrics {
         );
         registry.register("up_dependency", "Whether a dependency answers", metrics.dependencies.clone());
         registry.register("degraded", "Whether a dependency is missing", metrics.degraded.clone());
+        registry.register("db_pool", "Connections to databases", metrics.pools.clone());
+        registry.register("db_errors", "Failures of databases by class", metrics.errors.clone());
         metrics.reload.set(1);
         metrics.generation.set(1);
         Metrics { registry: Mutex::new(registry), ..metrics }
@@ -207,8 +225,23 @@ impl Metrics {
         for dependency in health {
             let gauge = self.dependencies.get_or_create_owned(&NameLabel { name: dependency.name });
             gauge.set(i64::from(dependency.up));
+            if let Some(pool) = &dependency.pool {
+                self.pool(dependency.name, pool);
+            }
         }
         self.degraded.set(i64::from(health.iter().any(|dependency| !dependency.up)));
+    }
+
+    fn pool(&self, name: &'static str, figures: &PoolFigures) {
+        for (state, count) in [("used", figures.used), ("idle", figures.idle)] {
+            let gauge = self.pools.get_or_create_owned(&PoolLabels { name, state });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        for &(class, count) in &figures.errors {
+            let counter = self.errors.get_or_create_owned(&ErrorLabels { name, class });
+            // A reload makes new pools that begin at zero; a counter never goes back.
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
     }
 
     /// Everything as OpenMetrics text.
@@ -307,8 +340,12 @@ mod tests {
         metrics.panic();
         metrics.connections("open").set(2);
         metrics.dependencies(&[
-            DependencyHealth { name: "database", up: false, detail: String::new() },
-            DependencyHealth { name: "dns", up: true, detail: String::new() },
+            DependencyHealth {
+                name: "database",
+                pool: Some(PoolFigures { used: 3, idle: 1, errors: vec![("timeout", 2)] }),
+                ..DependencyHealth::default()
+            },
+            DependencyHealth { name: "dns", up: true, ..DependencyHealth::default() },
         ]);
         metrics.counter("answers_total", "Answers").inc_by(7);
         let guard = metrics.inflight();
@@ -326,6 +363,8 @@ mod tests {
             "outrider_quota_status_up_dependency{name=\"database\"} 0",
             "outrider_quota_status_up_dependency{name=\"dns\"} 1",
             "outrider_quota_status_degraded 1",
+            "outrider_quota_status_db_pool{name=\"database\",state=\"used\"} 3",
+            "outrider_quota_status_db_errors_total{name=\"database\",class=\"timeout\"} 2",
             "outrider_quota_status_answers_total 7",
             "process_resident_memory_bytes ",
         ] {

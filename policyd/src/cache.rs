@@ -9,10 +9,11 @@ use std::borrow::Borrow;
 use std::future::Future;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
+use outrider_core::metrics::{Counter, Gauge};
 use tokio::time::Instant;
 
 /// A bounded map of values with their age. `V` should be cheap to clone.
@@ -20,13 +21,31 @@ pub struct Cache<K, V> {
     entries: Mutex<LruCache<K, (Instant, V)>>,
     lifetime: Duration,
     stale: Duration,
+    meter: OnceLock<CacheMeter>,
+}
+
+/// How useful a cache is.
+#[derive(Clone, Debug, Default)]
+pub struct CacheMeter {
+    /// Questions answered from memory.
+    pub hits: Counter,
+    /// Questions that memory could not answer.
+    pub misses: Counter,
+    /// Values in memory.
+    pub size: Gauge,
 }
 
 impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     /// An empty cache of at most `size` entries.
     pub fn new(size: usize, lifetime: Duration, stale: Duration) -> Cache<K, V> {
         let size = NonZeroUsize::new(size).unwrap_or(NonZeroUsize::MIN);
-        Cache { entries: Mutex::new(LruCache::new(size)), lifetime, stale }
+        Cache { entries: Mutex::new(LruCache::new(size)), lifetime, stale, meter: OnceLock::new() }
+    }
+
+    /// Counts from now on.
+    pub fn measure(&self, meter: CacheMeter) {
+        // Who measures first goes on measuring.
+        let _ = self.meter.set(meter);
     }
 
     /// The value, if it is fresh.
@@ -34,7 +53,11 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.younger_than(key, self.lifetime)
+        let value = self.younger_than(key, self.lifetime);
+        if let Some(meter) = self.meter.get() {
+            if value.is_some() { &meter.hits } else { &meter.misses }.inc();
+        }
+        value
     }
 
     /// The value, if it is not too old to be used in an emergency.
@@ -47,7 +70,11 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
 
     /// Remembers a value as of now.
     pub fn put(&self, key: K, value: V) {
-        self.lock().put(key, (Instant::now(), value));
+        let mut entries = self.lock();
+        entries.put(key, (Instant::now(), value));
+        if let Some(meter) = self.meter.get() {
+            meter.size.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
+        }
     }
 
     /// The fresh value, else what `fetch` brings, else - if that failed for the moment - the stale value.
@@ -105,6 +132,18 @@ mod tests {
         assert_eq!(cache.stale("a"), Some(1));
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(cache.stale("a"), None);
+    }
+
+    #[tokio::test]
+    async fn hits_and_misses_are_counted() {
+        let cache = Cache::new(2, Duration::from_secs(5), Duration::from_secs(60));
+        let meter = CacheMeter::default();
+        cache.measure(meter.clone());
+        assert_eq!(cache.fresh("a"), None);
+        cache.put("a", 1);
+        assert_eq!(cache.fresh("a"), Some(1));
+        assert_eq!(cache.fresh("a"), Some(1));
+        assert_eq!((meter.hits.get(), meter.misses.get(), meter.size.get()), (2, 1, 1));
     }
 
     #[tokio::test(start_paused = true)]

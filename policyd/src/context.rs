@@ -16,6 +16,7 @@ use outrider_core::sql::DbError;
 
 use crate::background::Lookups;
 use crate::list_api::ListApi;
+use crate::metrics::PolicyMetrics;
 use crate::network_rate::NetworkRate;
 use crate::notify::Notifier;
 use crate::request::PolicyRequest;
@@ -49,6 +50,8 @@ pub struct Context {
     pub list_api: Option<ListApi>,
     /// Mail to the administrator.
     pub notifier: Notifier,
+    /// Counters. They decide nothing.
+    pub metrics: PolicyMetrics,
     /// The time of day.
     pub clock: SharedClock,
 }

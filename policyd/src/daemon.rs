@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use outrider_core::clock::SharedClock;
 use outrider_core::codec::policy;
@@ -10,20 +9,17 @@ use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, S
 use outrider_core::directory::{self, CachedDirectory, DirectorySettings};
 use outrider_core::dns::{DnsSettings, HickoryResolver, Resolver};
 use outrider_core::host_name::full_host_name;
-use outrider_core::metrics::Metrics;
 use outrider_core::network::NetworkList;
 use outrider_core::policy_session::{self, SessionLimits};
 use outrider_core::schema::Database;
 use outrider_core::sql::Db;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 
 use crate::background::Lookups;
 use crate::chain::Chain;
 use crate::cleanup;
 use crate::context::{Context, SenderExceptions};
 use crate::list_api::ListApi;
+use crate::metrics::PolicyMetrics;
 use crate::network_rate::NetworkRate;
 use crate::notify::Notifier;
 use crate::session_log::{self, SessionLog, SessionWriter};
@@ -49,36 +45,13 @@ pub(crate) struct Snapshot {
     iredapd: Db,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DecisionLabels {
-    check: &'static str,
-    action: &'static str,
-}
-
-/// Counters of the daemon.
-pub(crate) struct PolicyMetrics {
-    pub(crate) frame: Arc<Metrics>,
-    decisions: Family<DecisionLabels, Counter>,
-    /// Postfix never repeats an attribute; somebody else is asking, or trying something.
-    pub(crate) repeated: Counter,
-}
-
-impl PolicyMetrics {
-    fn new(frame: Arc<Metrics>) -> PolicyMetrics {
-        let decisions = frame.family("decisions_total", "Answers by the rule that gave them and by kind");
-        let repeated = frame
-            .counter("repeated_attributes_total", "Attributes that occurred more than once in a request");
-        PolicyMetrics { frame, decisions, repeated }
-    }
-
-    pub(crate) fn decided(&self, check: &'static str, action: &'static str, elapsed: Duration) {
-        self.decisions.get_or_create(&DecisionLabels { check, action }).inc();
-        self.frame.request("policy", action, elapsed);
-    }
-}
-
 impl Snapshot {
-    async fn new(settings: Arc<Settings>, state: &Path, clock: SharedClock) -> Result<Snapshot, StartError> {
+    async fn new(
+        settings: Arc<Settings>,
+        state: &Path,
+        clock: SharedClock,
+        metrics: &PolicyMetrics,
+    ) -> Result<Snapshot, StartError> {
         let open = async |database| {
             settings
                 .database
@@ -91,14 +64,20 @@ impl Snapshot {
         let amavisd = open(Database::Amavisd).await?;
         let iredapd = open(Database::Iredapd).await?;
         let resolver: Arc<dyn Resolver> = Arc::new(resolver(&settings.dns)?);
-        let cache =
-            DirectorySettings { cache_life: settings.cache.lifetime, cache_size: settings.cache.entries };
+        let cache = DirectorySettings {
+            cache_life: settings.cache.lifetime,
+            cache_size: settings.cache.entries,
+            cache_stale: settings.cache.stale,
+        };
+        let stores = Stores::new(&iredapd, &amavisd, &settings.cache);
+        stores.measure(&|name| metrics.cache(name));
         let context = Context {
             mynetworks: NetworkList::new(&settings.mynetworks),
             hostname: settings.myhostname.clone().unwrap_or_else(full_host_name).to_lowercase(),
             senders: SenderExceptions::new(&settings),
             directory: Arc::new(CachedDirectory::new(accounts, &cache, clock.clone())),
-            stores: Stores::new(&iredapd, &amavisd, &settings.cache),
+            stores,
+            metrics: metrics.clone(),
             spf: SpfLookup::new(resolver.clone(), &settings.spf),
             scores: Lookups::new(settings.spf.entries, settings.spf.lifetime.duration()),
             resolver,
@@ -152,9 +131,10 @@ impl Daemon for Policyd {
         let dropped =
             env.metrics.counter("session_rows_dropped_total", "Rows of smtp_sessions that were not written");
         let (sessions, writer) = session_log::queue(settings.session_log.queue, dropped);
-        let snapshot = Snapshot::new(settings, &env.state_directory, env.clock.clone()).await?;
+        let metrics = PolicyMetrics::new(env.metrics.clone());
+        let snapshot = Snapshot::new(settings, &env.state_directory, env.clock.clone(), &metrics).await?;
         Ok(Policyd {
-            metrics: PolicyMetrics::new(env.metrics.clone()),
+            metrics,
             current: RwLock::new(Arc::new(snapshot)),
             sessions,
             writer: Mutex::new(Some(writer)),
@@ -163,7 +143,8 @@ impl Daemon for Policyd {
     }
 
     async fn reload(&self, settings: Arc<Settings>) -> Result<(), StartError> {
-        let snapshot = Snapshot::new(settings, &self.env.state_directory, self.env.clock.clone()).await?;
+        let clock = self.env.clock.clone();
+        let snapshot = Snapshot::new(settings, &self.env.state_directory, clock, &self.metrics).await?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         Ok(())
     }

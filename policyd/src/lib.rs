@@ -18,6 +18,7 @@ pub mod context;
 mod daemon;
 mod list_api;
 mod log_line;
+mod metrics;
 pub mod network_rate;
 mod notify;
 pub mod plugin;

@@ -19,9 +19,9 @@ use outrider_core::sql::DatabaseSettings;
 use serde::{Deserialize, Serialize};
 
 pub use rules::{
-    ChangePasswordSettings, CleanupSettings, GreylistingKey, GreylistingSettings, NotificationSettings, SenderLoginSettings,
-    SenderscoreSettings, SessionLogSettings, SpfSettings, ThrottleSettings, WblistSettings, WhitelistAccount,
-    WhitelistOutboundSettings, WhitelistSender,
+    ChangePasswordSettings, CleanupSettings, GreylistingKey, GreylistingSettings, NotificationSettings,
+    SenderLoginSettings, SenderscoreSettings, SessionLogSettings, SpfSettings, ThrottleSettings,
+    WblistSettings, WhitelistAccount, WhitelistOutboundSettings, WhitelistSender,
 };
 
 use crate::plugin::Plugin;

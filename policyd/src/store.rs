@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use outrider_core::sql::{Db, DbError, Done, Stmt, Value};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheMeter};
 use crate::settings::CacheSettings;
 
 /// All stores, over the databases `iredapd` and `amavisd`.
@@ -52,6 +52,15 @@ impl Stores {
             sessions: sessions::SessionStore::new(iredapd.clone()),
         }
     }
+
+    /// Measures all caches from now on; `meter` makes the meter of a name.
+    pub fn measure(&self, meter: &dyn Fn(&'static str) -> CacheMeter) {
+        self.greylisting.measure(meter);
+        self.triplets.measure(meter("known_clients"));
+        self.throttle.measure(meter("throttle"));
+        self.wblist.measure(meter("wblist"));
+        self.rdns.measure(meter("wblist_rdns"));
+    }
 }
 
 /// A cache with one entry for each account key, filled for several keys by one query.
@@ -61,6 +70,11 @@ impl<V: Default> AccountCache<V> {
     pub(crate) fn new(settings: &CacheSettings) -> AccountCache<V> {
         let (lifetime, stale) = (settings.lifetime.duration(), settings.stale.duration());
         AccountCache(Cache::new(settings.entries, lifetime, stale))
+    }
+
+    /// Counts from now on.
+    pub(crate) fn measure(&self, meter: CacheMeter) {
+        self.0.measure(meter);
     }
 
     /// The values of all keys. `fetch` is asked for those not known and gives what the table holds; keys without

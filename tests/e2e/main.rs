@@ -9,6 +9,7 @@ mod forward;
 mod list;
 mod outage;
 mod policy;
+mod throttle;
 
 /// Makes each scenario (a function of the server) a test on MariaDB and one on PostgreSQL.
 macro_rules! on_both_servers {

@@ -17,6 +17,8 @@ crate::on_both_servers!(stopped_database_loses_nothing);
 /// Somebody outside writes as a user of the site: refused. Whether its domain is hosted here is a question to the database,
 /// unless the recipient is in the same domain.
 const FORGED: &str = "u1@local.example";
+/// The same under a domain that nobody has asked about while the database was there.
+const UNASKED: &str = "u1@alias.example";
 const REFUSED: &str = "SMTP AUTH is required";
 
 fn stopped_database_loses_nothing(server: Server) -> Result<()> {
@@ -46,8 +48,11 @@ fn stopped_database_loses_nothing(server: Server) -> Result<()> {
         let mut policy = PolicyClient::connect(policyd)?;
         let mut quota = PolicyClient::connect(quota)?;
         for _ in 0..3 {
-            let answer = policy.ask(&rcpt(FORGED, CARLA))?;
+            let answer = policy.ask(&rcpt(UNASKED, CARLA))?;
             ensure!(answer == "DUNNO", "policyd without database: {answer}");
+            // What it knew before, it still knows.
+            let answer = policy.ask(&rcpt(FORGED, CARLA))?;
+            ensure!(answer.contains(REFUSED), "policyd from memory: {answer}");
             let answer = policy.ask(&rcpt(FORGED, ANNA))?;
             ensure!(answer.contains(REFUSED), "policyd, where no database is needed: {answer}");
             let answer = quota.ask(&rcpt(BOB, FULL))?;
@@ -64,7 +69,7 @@ fn stopped_database_loses_nothing(server: Server) -> Result<()> {
             quota.ask(&rcpt(BOB, FULL)).ok().filter(|answer| answer.starts_with("552 5.2.2"))
         });
         wait_for("policyd to see the database again", || {
-            policy.ask(&rcpt(FORGED, CARLA)).ok().filter(|answer| answer.contains(REFUSED))
+            policy.ask(&rcpt(UNASKED, CARLA)).ok().filter(|answer| answer.contains(REFUSED))
         });
         Ok(())
     })?;

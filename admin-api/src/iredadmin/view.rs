@@ -20,5 +20,6 @@ fn json(value: &SqlValue) -> Value {
         SqlValue::Text(text) | SqlValue::Time(text) => Value::from(text.as_str()),
         SqlValue::Bytes(bytes) => Value::from(String::from_utf8_lossy(bytes)),
         SqlValue::List(values) => Value::from(values.iter().map(json).collect::<Vec<_>>()),
+        SqlValue::Rows(rows) => Value::from(rows.iter().flatten().map(json).collect::<Vec<_>>()),
     }
 }

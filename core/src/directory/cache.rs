@@ -19,6 +19,8 @@ crate::settings! {
         pub cache_life: Interval = Interval::seconds(10),
         /// Answers remembered at most.
         pub cache_size: usize = 10_000,
+        /// How long old answers may be used while the accounts cannot be asked; "0s": not at all.
+        pub cache_stale: Interval = Interval::seconds(0),
     }
 }
 
@@ -28,6 +30,7 @@ pub struct CachedDirectory<D: ?Sized> {
     inner: Arc<D>,
     clock: SharedClock,
     life_millis: i64,
+    stale_millis: i64,
     answers: Mutex<LruCache<Question, (i64, Remembered)>>,
 }
 
@@ -137,6 +140,7 @@ impl<D: Directory + ?Sized> CachedDirectory<D> {
             inner,
             clock,
             life_millis: i64::try_from(life).unwrap_or(i64::MAX),
+            stale_millis: i64::try_from(settings.cache_stale.duration().as_millis()).unwrap_or(i64::MAX),
             answers: Mutex::new(LruCache::new(size)),
         }
     }
@@ -146,21 +150,30 @@ impl<D: Directory + ?Sized> CachedDirectory<D> {
         question: Question,
         fresh: impl Future<Output = Result<T, DirectoryError>> + Send,
     ) -> Result<T, DirectoryError> {
-        if self.life_millis == 0 || !question.is_ordinary() {
+        let keeps = self.life_millis > 0 || self.stale_millis > 0;
+        if !keeps || !question.is_ordinary() {
             return fresh.await;
         }
         let now = self.clock.unix_millis();
-        if let Some((until, remembered)) = self.lock().get(&question)
-            // A clock that was set back must not make answers last.
-            && (*until - self.life_millis..*until).contains(&now)
-            && let Some(answer) = T::recall(remembered)
-        {
+        if let Some(answer) = self.younger_than(self.life_millis, &question, now) {
             return Ok(answer);
         }
-        let answer = fresh.await?;
-        let until = now.saturating_add(self.life_millis);
-        self.lock().put(question, (until, answer.remember()));
-        Ok(answer)
+        match fresh.await {
+            Ok(answer) => {
+                self.lock().put(question, (now, answer.remember()));
+                Ok(answer)
+            }
+            // What held until the accounts went away is the best guess.
+            Err(error) => self.younger_than(self.stale_millis, &question, now).ok_or(error),
+        }
+    }
+
+    fn younger_than<T: Memory>(&self, life_millis: i64, question: &Question, now: i64) -> Option<T> {
+        let mut answers = self.lock();
+        let (since, remembered) = answers.get(question)?;
+        // A clock that was set back must not make answers last.
+        let age = now.checked_sub(*since)?;
+        (0..life_millis).contains(&age).then(|| T::recall(remembered)).flatten()
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<Question, (i64, Remembered)>> {
@@ -372,6 +385,23 @@ mod tests {
         assert!(!directory.lock().is_empty());
         directory.forget();
         assert!(ask("b.example").await);
+    }
+
+    #[tokio::test]
+    async fn old_answers_serve_while_the_accounts_are_away() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (db, clock, directory) = directory(&folder).await;
+        let settings = DirectorySettings { cache_stale: Interval::seconds(3600), ..Default::default() };
+        let directory = CachedDirectory::new(directory.inner.clone(), &settings, clock.clone());
+        db.execute(&ADD, &["example.com".into()]).await.expect("added");
+        let ask = async |name: &str| directory.is_local_domain(name, DomainScope::ALL).await.ok();
+        assert_eq!(ask("example.com").await, Some(true));
+        db.execute_script("ALTER TABLE domain RENAME TO gone").await.expect("renamed");
+        clock.advance(11);
+        assert_eq!(ask("example.com").await, Some(true), "the last that was known");
+        assert_eq!(ask("other.example").await, None, "nothing is known");
+        clock.advance(3600);
+        assert_eq!(ask("example.com").await, None, "too long ago");
     }
 
     #[tokio::test]

@@ -170,7 +170,8 @@ impl Databases {
 impl Db {
     /// Whether it is there, under the name by which administrators know it.
     pub fn health(&self, name: &'static str) -> DependencyHealth {
-        DependencyHealth { name, up: self.is_up(), detail: self.place().to_owned() }
+        let pool = Some(self.figures());
+        DependencyHealth { name, up: self.is_up(), detail: self.place().to_owned(), pool }
     }
 }
 

@@ -52,6 +52,9 @@ pub enum DbError {
     Refused(String),
 }
 
+/// The names of [`DbError::class`].
+pub(crate) const CLASSES: [&str; 6] = ["unavailable", "busy", "timeout", "broken", "try_again", "refused"];
+
 impl DbError {
     /// Whether the statement failed because a row with the same unique key exists.
     pub fn is_duplicate_key(&self) -> bool {
@@ -68,6 +71,19 @@ impl DbError {
                 | DbError::Broken { .. }
                 | DbError::TryAgain(_)
         )
+    }
+
+    /// The class of the failure, for metrics; `None` for what is an answer rather than a failure.
+    pub(crate) fn class(&self) -> Option<usize> {
+        Some(match self {
+            DbError::Unavailable { .. } => 0,
+            DbError::Busy { .. } => 1,
+            DbError::Timeout { .. } => 2,
+            DbError::Broken { .. } => 3,
+            DbError::TryAgain(_) => 4,
+            DbError::Refused(_) => 5,
+            DbError::Unusable(_) | DbError::DuplicateKey(_) => return None,
+        })
     }
 
     /// Whether the connection itself is gone, so that another one may do better.

@@ -30,6 +30,7 @@ pub use transaction::Transaction;
 pub use url::DbUrl;
 pub use value::{Row, Value};
 
+use crate::daemon::PoolFigures;
 use group_commit::GroupCommit;
 use mysql::MySqlServer;
 use pool::{Pool, Server};
@@ -258,6 +259,11 @@ impl Db {
             Db::Postgres(PostgresDb(pool)) => Some(WeakDb::Postgres(Arc::downgrade(pool))),
             Db::Sqlite(_) => None,
         }
+    }
+
+    /// Its connections and failures. On SQLite those of the writer.
+    pub fn figures(&self) -> PoolFigures {
+        with_pool!(self, true, |pool| pool.figures())
     }
 
     /// Where it is, without user and password.

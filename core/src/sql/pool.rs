@@ -6,7 +6,9 @@
 //! the second try of a statement always runs on a fresh one. Between statements a connection is not tested (that would
 //! be a round trip each); only after [`IDLE_TEST`] of rest it is.
 
+use super::error::CLASSES;
 use super::{DbError, Done, Row, Value};
+use crate::daemon::PoolFigures;
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -85,6 +87,7 @@ pub(crate) struct Pool<S: Server> {
     generation: AtomicU64,
     up: AtomicBool,
     last_failure: Mutex<Option<(Instant, DbError)>>,
+    errors: [AtomicU64; CLASSES.len()],
 }
 
 impl<S: Server> Pool<S> {
@@ -98,6 +101,7 @@ impl<S: Server> Pool<S> {
             generation: AtomicU64::new(0),
             up: AtomicBool::new(true),
             last_failure: Mutex::new(None),
+            errors: Default::default(),
         })
     }
 
@@ -114,7 +118,8 @@ impl<S: Server> Pool<S> {
     pub(crate) async fn lease(self: &Arc<Self>) -> Result<Lease<S>, DbError> {
         let waiting = Arc::clone(&self.permits).acquire_owned();
         let Ok(Ok(permit)) = timeout(self.options.acquire_timeout, waiting).await else {
-            return Err(DbError::Busy { server: self.place.clone(), limit: self.options.acquire_timeout });
+            let (server, limit) = (self.place.clone(), self.options.acquire_timeout);
+            return Err(self.noted(DbError::Busy { server, limit }));
         };
         while let Some(mut idle) = self.pop_idle() {
             let rest = idle.since.elapsed();
@@ -145,9 +150,30 @@ impl<S: Server> Pool<S> {
                 reason: format!("no answer within {:?}", self.options.acquire_timeout),
             }),
         };
+        let outcome = outcome.map_err(|error| self.noted(error));
         *lock(&self.last_failure) = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
         self.set_up(outcome.is_ok());
         outcome
+    }
+
+    /// Counts a failure.
+    fn noted(&self, error: DbError) -> DbError {
+        if let Some(class) = error.class() {
+            self.errors[class].fetch_add(1, Ordering::Relaxed);
+        }
+        error
+    }
+
+    /// Connections and failures so far.
+    pub(crate) fn figures(&self) -> PoolFigures {
+        let most = self.options.max_connections.max(1);
+        PoolFigures {
+            used: most - self.permits.available_permits().min(most),
+            idle: lock(&self.idle).len(),
+            errors: std::iter::zip(CLASSES, &self.errors)
+                .map(|(class, count)| (class, count.load(Ordering::Relaxed)))
+                .collect(),
+        }
     }
 
     /// Whether a rested connection still answers.
@@ -270,7 +296,7 @@ impl<S: Server> Lease<S> {
             }
             Ok(Err(error)) => {
                 let closed = DbError::closes_connection(&error);
-                let error = DbError::from_statement(error, &self.pool.place);
+                let error = self.pool.noted(DbError::from_statement(error, &self.pool.place));
                 if error.is_broken() {
                     self.connection = None;
                     self.pool.end_generation();
@@ -284,10 +310,8 @@ impl<S: Server> Lease<S> {
             Err(_) => {
                 // The answer may still come: nobody else may use this connection.
                 self.connection = None;
-                Err(DbError::Timeout {
-                    server: self.pool.place.clone(),
-                    limit: self.pool.options.statement_timeout,
-                })
+                let (server, limit) = (self.pool.place.clone(), self.pool.options.statement_timeout);
+                Err(self.pool.noted(DbError::Timeout { server, limit }))
             }
         }
     }

@@ -38,12 +38,16 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     }
     let store = &context.stores.greylisting;
     let whitelists = store.whitelists(&recipients).await.map_err(iredapd("greylisting_whitelists"))?;
+    let pass = |result| {
+        context.metrics.greylisted(result);
+        Ok(Verdict::Pass)
+    };
     if whitelists.iter().any(|list| list.covers(&senders, client)) {
-        return Ok(Verdict::Pass);
+        return pass("whitelisted");
     }
     let rules = store.settings(&recipients).await.map_err(iredapd("greylisting"))?;
     if !is_active(&rules, &senders, client) {
-        return Ok(Verdict::Pass);
+        return pass("off");
     }
     let settings = &context.settings;
     let by_organization = settings.greylisting.key == GreylistingKey::Organization;
@@ -53,7 +57,7 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
         && context.spf.lists(&request.sender_domain, client, context.dns_patience(request)).await
     {
         if settings.greylisting.bypass_spf {
-            return Ok(Verdict::Pass);
+            return pass("spf");
         }
         spf_domain = Some(request.sender_domain.as_str());
     }
@@ -90,7 +94,9 @@ struct Contact {
 /// With `fold` every number in the local part becomes `#`: mailing lists and bulk senders write one that changes with each
 /// message or each try (VERP, BATV), and would be strangers for ever.
 fn sender_key(sender: &str, fold: bool) -> String {
-    let Some((local, domain)) = address::split_first(sender).filter(|_| fold) else { return sender.to_owned() };
+    let Some((local, domain)) = address::split_first(sender).filter(|_| fold) else {
+        return sender.to_owned();
+    };
     let mut key = String::with_capacity(sender.len());
     for character in local.chars() {
         if !character.is_ascii_digit() {
@@ -175,13 +181,22 @@ async fn record(contact: &Contact, context: &Context) -> Result<bool, RuleError>
             store.renew_client(&triplet.client, known_until).await.map_err(table())?;
         }
         // Beyond its share a network is put off without being remembered: it cannot fill the table.
-        Step::Insert if !context.new_contacts.take(contact.client) => {}
+        Step::Insert if !context.new_contacts.take(contact.client) => {
+            context.metrics.greylisted("flood");
+            return Ok(false);
+        }
         Step::Insert => store.insert(&triplet, times(settings, now)).await.map_err(table())?,
         Step::Restart => store.restart(&triplet, times(settings, now)).await.map_err(table())?,
         Step::Count => store.count(&triplet).await.map_err(table())?,
         Step::Pass => store.pass(&triplet, known_until).await.map_err(table())?,
     }
-    Ok(matches!(step, Step::KnownClient { .. } | Step::Pass))
+    let (passes, result) = match step {
+        Step::KnownClient { .. } => (true, "known"),
+        Step::Pass => (true, "passed"),
+        Step::Insert | Step::Restart | Step::Count => (false, "greylisted"),
+    };
+    context.metrics.greylisted(result);
+    Ok(passes)
 }
 
 #[cfg(test)]

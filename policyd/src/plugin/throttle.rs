@@ -65,12 +65,15 @@ async fn round(
     let rows = store.limits(kind, &accounts).await.map_err(iredapd("throttle"))?;
     let effective = Effective::of(&rows);
     if let Some(reply) = effective.refuses_at_once(message) {
+        let limit = if reply == Reply::TooLarge { "msg_size" } else { "max_rcpts" };
+        context.metrics.throttled(limit, kind);
         return Ok(Some(reply));
     }
     let tracked = effective.tracked(user, &request.client_address);
     let now = context.now();
     let counted = store.count(tracked, message, now).await.map_err(iredapd("throttle_tracking"))?;
     let Counted::Exceeded { at, has_row, by_messages } = counted else { return Ok(None) };
+    context.metrics.throttled(if by_messages { "max_msgs" } else { "max_quota" }, kind);
     // The refusal stands whether or not somebody can be told about it.
     match !has_row || store.claim_notification(&at, now).await.unwrap_or(false) {
         true => context.notifier.send(notice(kind, user, request, &at, &rows, by_messages)),

@@ -10,6 +10,7 @@ use outrider_core::network;
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 
 use super::{AccountCache, fit, ignore_duplicate, write};
+use crate::cache::CacheMeter;
 use crate::settings::CacheSettings;
 
 const SETTINGS: Stmt = Stmt::same(
@@ -84,6 +85,12 @@ impl GreylistingStore {
     /// The tables in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> GreylistingStore {
         GreylistingStore { db, settings: AccountCache::new(cache), whitelists: AccountCache::new(cache) }
+    }
+
+    /// Counts how useful the memory is from now on.
+    pub(crate) fn measure(&self, meter: &dyn Fn(&'static str) -> CacheMeter) {
+        self.settings.measure(meter("greylisting"));
+        self.whitelists.measure(meter("greylisting_whitelists"));
     }
 
     /// Settings of the accounts, the most telling first.

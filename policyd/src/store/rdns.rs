@@ -2,7 +2,7 @@
 
 use outrider_core::sql::{Db, DbError, Stmt, Value};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheMeter};
 use crate::settings::CacheSettings;
 
 const LISTED: Stmt = Stmt::same("SELECT wb FROM wblist_rdns WHERE rdns IN (?)");
@@ -28,6 +28,11 @@ impl RdnsStore {
     /// The table in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> RdnsStore {
         RdnsStore { db, cache: Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration()) }
+    }
+
+    /// Counts how useful the memory is from now on.
+    pub(crate) fn measure(&self, meter: CacheMeter) {
+        self.cache.measure(meter);
     }
 
     /// Looks up `name`, whose forms (itself and the suffixes that cover it) are `forms`.

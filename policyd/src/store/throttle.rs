@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use outrider_core::sql::{Db, DbError, Done, Engine, Row, Stmt, Transaction, Value};
 
 use super::{AccountCache, Sweep, fit};
+use crate::cache::CacheMeter;
 use crate::settings::CacheSettings;
 
 const LIMITS: Stmt = Stmt::same(
@@ -164,6 +165,11 @@ impl ThrottleStore {
     /// The tables in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> ThrottleStore {
         ThrottleStore { db, limits: AccountCache::new(cache) }
+    }
+
+    /// Counts how useful the memory is from now on.
+    pub(crate) fn measure(&self, meter: CacheMeter) {
+        self.limits.measure(meter);
     }
 
     /// The limits of one kind (`outbound`, `inbound`, `external`) for the accounts, the most telling first.

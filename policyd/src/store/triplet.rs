@@ -12,7 +12,7 @@ use outrider_core::gather::Gather;
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 
 use super::{Sweep, fit, ignore_duplicate, write};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheMeter};
 use crate::settings::CacheSettings;
 
 /// A passed row of the client and the row of the triplet. Which of the passed rows does not matter: they are renewed
@@ -74,7 +74,8 @@ const ROWS: Stmt = Stmt::same("SELECT COUNT(*) FROM greylisting_tracking");
 /// Contacts that have not passed, oldest first.
 const OLDEST: Sweep = Sweep {
     step: EXPIRED.step,
-    delete: Stmt::same("DELETE FROM greylisting_tracking WHERE id > ? AND id <= ? AND passed = ?").repeatable(),
+    delete: Stmt::same("DELETE FROM greylisting_tracking WHERE id > ? AND id <= ? AND passed = ?")
+        .repeatable(),
     ordered: false,
 };
 
@@ -148,6 +149,11 @@ impl TripletStore {
             known: Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration()),
             db,
         }
+    }
+
+    /// Counts how useful the memory is from now on.
+    pub(crate) fn measure(&self, meter: CacheMeter) {
+        self.known.measure(meter);
     }
 
     /// What is known about a triplet. Of a client that has passed, the triplet itself may be left out; while the database is

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use outrider_core::network;
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheMeter};
 use crate::settings::CacheSettings;
 
 const INBOUND: Stmt = Stmt::same(
@@ -52,6 +52,11 @@ impl WblistStore {
     pub fn new(db: Db, cache: &CacheSettings) -> WblistStore {
         let decisions = Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration());
         WblistStore { db, decisions }
+    }
+
+    /// Counts how useful the memory is from now on.
+    pub(crate) fn measure(&self, meter: CacheMeter) {
+        self.decisions.measure(meter);
     }
 
     /// The entry of the recipients' lists that decides about mail from `senders`, a client at `client`.

@@ -178,6 +178,46 @@ async fn threat_t19_senders_are_compared_after_normalising() {
     }
 }
 
+/// T32: 200 clients ask about other domains while the server of one domain never answers: nobody waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_t32_nobody_waits_for_the_silent_domain_of_another() {
+    let world = World::sqlite().await;
+    world
+        .script(&world.iredapd, "INSERT INTO greylisting (account, sender, active) VALUES ('@.', '@.', 1)")
+        .await;
+    let dns = DnsServer::start().expect("started");
+    dns.be_silent_about("slow.test");
+    for number in 0..100 {
+        dns.txt(&format!("listed{number}.test"), "v=spf1 ip4:203.0.113.0/24 -all");
+    }
+    let address = dns.address();
+    let daemon = world
+        .daemon_with(&["greylisting", "senderscore"], |settings| {
+            settings.greylisting.bypass_spf = true;
+            settings.dns.servers = vec![address];
+            settings.dns.timeout = Interval::seconds(600);
+            settings.spf.timeout = Interval::seconds(600);
+            settings.limits.request_timeout = Interval::seconds(600);
+        })
+        .await;
+    let ask_about = |sender: String| {
+        let mut client = Client::connect(&daemon);
+        tokio::spawn(async move { client.ask(&arrival(&sender, "alice@example.com", "203.0.113.10")).await })
+    };
+    let slow: Vec<_> = (0..40).map(|number| ask_about(format!("s{number}@slow.test"))).collect();
+    while dns.queries() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let others: Vec<_> = (0..200).map(|number| ask_about(format!("x@listed{number}.test"))).collect();
+    for (number, other) in others.into_iter().enumerate() {
+        let answer = other.await.expect("answered");
+        let expected = if number < 100 { "DUNNO" } else { "451 4.7.1 " };
+        assert!(answer.starts_with(expected), "{number}: {answer}");
+    }
+    assert!(slow.iter().all(|task| !task.is_finished()), "these cannot have an answer yet");
+    slow.into_iter().for_each(|task| task.abort());
+}
+
 /// T32: a name server that never answers for one domain delays nobody who asks about another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_t32_a_silent_name_server_stalls_only_its_own() {

@@ -20,8 +20,18 @@ type Zone = HashMap<(String, u16), Vec<Vec<u8>>>;
 struct State {
     zone: Mutex<Zone>,
     silent: AtomicBool,
+    /// Domains about which nothing is ever answered.
+    mute: Mutex<Vec<String>>,
     closing: AtomicBool,
     queries: AtomicUsize,
+}
+
+impl State {
+    fn is_mute_about(&self, query: &[u8]) -> bool {
+        let mute = self.mute.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((name, _)) = question(query).filter(|_| !mute.is_empty()) else { return false };
+        mute.iter().any(|domain| name == *domain || name.ends_with(&format!(".{domain}")))
+    }
 }
 
 /// The server; ends on drop.
@@ -44,7 +54,7 @@ impl DnsServer {
             while !shared.closing.load(Ordering::SeqCst) {
                 let Ok((size, peer)) = socket.recv_from(&mut packet) else { continue };
                 shared.queries.fetch_add(1, Ordering::SeqCst);
-                if shared.silent.load(Ordering::SeqCst) {
+                if shared.silent.load(Ordering::SeqCst) || shared.is_mute_about(&packet[..size]) {
                     continue;
                 }
                 let zone = shared.zone.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,6 +103,11 @@ impl DnsServer {
         self.state.silent.store(silent, Ordering::SeqCst);
     }
 
+    /// From now on: no answers about this domain and what is below it.
+    pub fn be_silent_about(&self, domain: &str) {
+        self.state.mute.lock().unwrap_or_else(PoisonError::into_inner).push(domain.to_ascii_lowercase());
+    }
+
     /// How many queries came in.
     pub fn queries(&self) -> usize {
         self.state.queries.load(Ordering::SeqCst)
@@ -115,8 +130,8 @@ fn encoded_name(name: &str) -> Vec<u8> {
     out
 }
 
-/// The reply to one query (RFC 1035 section 4); `None` for what is not a query with one question.
-fn answer(query: &[u8], zone: &Zone) -> Option<Vec<u8>> {
+/// The name in the question of a query, in lower case, and where its type begins.
+fn question(query: &[u8]) -> Option<(String, usize)> {
     let mut labels = Vec::new();
     let mut at = 12;
     loop {
@@ -128,9 +143,14 @@ fn answer(query: &[u8], zone: &Zone) -> Option<Vec<u8>> {
         labels.push(String::from_utf8_lossy(query.get(at..at + length)?).to_ascii_lowercase());
         at += length;
     }
+    Some((labels.join("."), at))
+}
+
+/// The reply to one query (RFC 1035 section 4); `None` for what is not a query with one question.
+fn answer(query: &[u8], zone: &Zone) -> Option<Vec<u8>> {
+    let (name, at) = question(query)?;
     let kind = u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]);
     let question = query.get(12..at + 4)?;
-    let name = labels.join(".");
     let records = zone.get(&(name.clone(), kind)).map_or(&[][..], Vec::as_slice);
     let name_exists = zone.keys().any(|(known, _)| *known == name);
 

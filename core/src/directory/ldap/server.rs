@@ -191,7 +191,12 @@ impl Server {
     }
 
     pub(super) fn health(&self) -> DependencyHealth {
-        DependencyHealth { name: "ldap", up: self.up.load(Ordering::Relaxed), detail: self.place.clone() }
+        DependencyHealth {
+            name: "ldap",
+            up: self.up.load(Ordering::Relaxed),
+            detail: self.place.clone(),
+            pool: None,
+        }
     }
 
     /// Asks for a sign of life now and then until nobody uses the server any more, so that health is known and the way

@@ -28,14 +28,18 @@ fn registrable(name: &str) -> Option<&str> {
 /// eight hexadecimal digits; the last group of an IPv6 address.
 fn is_made_from(name: &str, client: IpAddr) -> bool {
     let host = name.to_ascii_lowercase();
-    let numbers: Vec<&str> = host.split(|c: char| !c.is_ascii_digit()).filter(|text| !text.is_empty()).collect();
+    let numbers: Vec<&str> =
+        host.split(|c: char| !c.is_ascii_digit()).filter(|text| !text.is_empty()).collect();
     match client {
         IpAddr::V4(ip) => {
             let octets = ip.octets().map(|octet| octet.to_string());
-            let same = |text: &str, octet: &String| text.trim_start_matches('0') == octet.trim_start_matches('0');
+            let same =
+                |text: &str, octet: &String| text.trim_start_matches('0') == octet.trim_start_matches('0');
             let in_order = |order: &[usize]| {
                 let windows = numbers.windows(order.len());
-                windows.into_iter().any(|part| part.iter().zip(order).all(|(text, &at)| same(text, &octets[at])))
+                windows
+                    .into_iter()
+                    .any(|part| part.iter().zip(order).all(|(text, &at)| same(text, &octets[at])))
             };
             let [a, b, c, d] = ip.octets();
             let joined = octets.iter().map(|octet| format!("{octet:0>3}")).collect::<String>();

@@ -1,0 +1,88 @@
+//! Counters of the policy service, beside those that every daemon has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrider_core::metrics::{Counter, Family, Gauge, Metrics};
+use prometheus_client::encoding::EncodeLabelSet;
+
+use crate::cache::CacheMeter;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    check: &'static str,
+    action: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    kind: &'static str,
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheLabel {
+    cache: &'static str,
+}
+
+/// Counters of the daemon. Cheap to clone; clones count together.
+#[derive(Clone)]
+pub struct PolicyMetrics {
+    pub(crate) frame: Arc<Metrics>,
+    decisions: Family<DecisionLabels, Counter>,
+    greylist: Family<ResultLabel, Counter>,
+    throttled: Family<LimitLabels, Counter>,
+    cache_hits: Family<CacheLabel, Counter>,
+    cache_misses: Family<CacheLabel, Counter>,
+    cache_size: Family<CacheLabel, Gauge>,
+    /// Postfix never repeats an attribute; somebody else is asking, or trying something.
+    pub(crate) repeated: Counter,
+}
+
+impl PolicyMetrics {
+    /// Registers them; once a daemon.
+    pub fn new(frame: Arc<Metrics>) -> PolicyMetrics {
+        PolicyMetrics {
+            decisions: frame.family("decisions_total", "Answers by the rule that gave them and by kind"),
+            greylist: frame.family("greylist_total", "How greylisting saw a recipient"),
+            throttled: frame.family("throttle_rejected_total", "Messages refused by the limit they exceeded"),
+            cache_hits: frame.family("cache_hits_total", "Questions answered from memory"),
+            cache_misses: frame.family("cache_misses_total", "Questions that memory could not answer"),
+            cache_size: frame.family("cache_size", "Values in memory"),
+            repeated: frame
+                .counter("repeated_attributes_total", "Attributes that occurred more than once in a request"),
+            frame,
+        }
+    }
+
+    pub(crate) fn decided(&self, check: &'static str, action: &'static str, elapsed: Duration) {
+        self.decisions.get_or_create(&DecisionLabels { check, action }).inc();
+        self.frame.request("policy", action, elapsed);
+    }
+
+    /// Counts how greylisting ended: `whitelisted`, `off`, `spf`, `known`, `passed`, `greylisted`, `flood`.
+    pub(crate) fn greylisted(&self, result: &'static str) {
+        self.greylist.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts a refusal by a limit (`msg_size`, `max_rcpts`, `max_msgs`, `max_quota`) on `outbound`, `inbound` or `external`
+    /// mail.
+    pub(crate) fn throttled(&self, kind: &'static str, direction: &'static str) {
+        self.throttled.get_or_create(&LimitLabels { kind, direction }).inc();
+    }
+
+    /// The meter of a cache.
+    pub(crate) fn cache(&self, cache: &'static str) -> CacheMeter {
+        let label = CacheLabel { cache };
+        CacheMeter {
+            hits: self.cache_hits.get_or_create_owned(&label),
+            misses: self.cache_misses.get_or_create_owned(&label),
+            size: self.cache_size.get_or_create_owned(&label),
+        }
+    }
+}
