@@ -20,6 +20,8 @@ type Zone = HashMap<(String, u16), Vec<Vec<u8>>>;
 struct State {
     zone: Mutex<Zone>,
     silent: AtomicBool,
+    /// In lower case; nothing at or below these names is ever answered.
+    silent_domains: Mutex<Vec<String>>,
     closing: AtomicBool,
     queries: AtomicUsize,
 }
@@ -48,7 +50,8 @@ impl DnsServer {
                     continue;
                 }
                 let zone = shared.zone.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(answer) = answer(&packet[..size], &zone) {
+                let silent = shared.silent_domains.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(answer) = answer(&packet[..size], &zone, &silent) {
                     let _ = socket.send_to(&answer, peer);
                 }
             }
@@ -93,6 +96,12 @@ impl DnsServer {
         self.state.silent.store(silent, Ordering::SeqCst);
     }
 
+    /// From now on: no answers about this domain and what is below it, as if its own name servers were away.
+    pub fn silence_domain(&self, domain: &str) {
+        let mut domains = self.state.silent_domains.lock().unwrap_or_else(PoisonError::into_inner);
+        domains.push(domain.to_ascii_lowercase());
+    }
+
     /// How many queries came in.
     pub fn queries(&self) -> usize {
         self.state.queries.load(Ordering::SeqCst)
@@ -115,8 +124,8 @@ fn encoded_name(name: &str) -> Vec<u8> {
     out
 }
 
-/// The reply to one query (RFC 1035 section 4); `None` for what is not a query with one question.
-fn answer(query: &[u8], zone: &Zone) -> Option<Vec<u8>> {
+/// The reply to one query (RFC 1035 section 4); `None` for what is not a query with one question or is about a silent domain.
+fn answer(query: &[u8], zone: &Zone, silent: &[String]) -> Option<Vec<u8>> {
     let mut labels = Vec::new();
     let mut at = 12;
     loop {
@@ -131,6 +140,12 @@ fn answer(query: &[u8], zone: &Zone) -> Option<Vec<u8>> {
     let kind = u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]);
     let question = query.get(12..at + 4)?;
     let name = labels.join(".");
+    let is_below = |domain: &String| {
+        name.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    if silent.iter().any(is_below) {
+        return None;
+    }
     let records = zone.get(&(name.clone(), kind)).map_or(&[][..], Vec::as_slice);
     let name_exists = zone.keys().any(|(known, _)| *known == name);
 
@@ -184,5 +199,24 @@ mod tests {
         assert_eq!((no_data[3] & 15, no_data[7]), (0, 0));
         assert_eq!(no_name[3] & 15, NO_SUCH_NAME);
         assert_eq!(server.queries(), 4);
+    }
+
+    #[test]
+    fn keeps_silent_about_a_domain_and_what_is_below() {
+        let query = |name: &str| {
+            let mut query = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+            query.extend(encoded_name(name));
+            query.extend([0, 1, 0, 1]);
+            query
+        };
+        let silent = ["silent.example".to_owned()];
+        for (name, answered) in [
+            ("silent.example", false),
+            ("a.b.Silent.example", false),
+            ("notsilent.example", true),
+            ("example", true),
+        ] {
+            assert_eq!(answer(&query(name), &Zone::new(), &silent).is_some(), answered, "{name}");
+        }
     }
 }
