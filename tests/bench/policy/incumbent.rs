@@ -1,7 +1,6 @@
 //! postgrey and postfwd2, the programs Debian offers for two of policyd's tasks.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -63,7 +62,8 @@ impl Postgrey {
 pub(crate) struct Postfwd {
     port: Port,
     _cache_port: Port,
-    pid_file: PathBuf,
+    /// The number of its first process, kept here as the file with it goes with the folder.
+    id: u32,
 }
 
 impl Postfwd {
@@ -99,7 +99,10 @@ impl Postfwd {
             ],
         )
         .context("starting postfwd2")?;
-        let postfwd = Self { port, _cache_port: cache_port, pid_file };
+        let id = wait_for("postfwd2 to write its number", || {
+            std::fs::read_to_string(&pid_file).ok()?.trim().parse().ok()
+        });
+        let postfwd = Self { port, _cache_port: cache_port, id };
         wait_until_open("postfwd2", postfwd.address());
         Ok(postfwd)
     }
@@ -110,13 +113,13 @@ impl Postfwd {
 
     /// The number of its first process.
     pub(crate) fn id(&self) -> Option<u32> {
-        std::fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()
+        Some(self.id)
     }
 }
 
 impl Drop for Postfwd {
     fn drop(&mut self) {
-        let Some(id) = self.id().and_then(|id| i32::try_from(id).ok()) else { return };
+        let Ok(id) = i32::try_from(self.id) else { return };
         let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
         wait_for("postfwd2 to end", || std::net::TcpStream::connect(self.address()).is_err().then_some(()));
     }
