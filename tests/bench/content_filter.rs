@@ -14,8 +14,11 @@ use outrider_tests::port::Port;
 use outrider_tests::process::{Process, Start, run as run_program};
 use outrider_tests::settings;
 
-use crate::load::{Exchange, Table};
-use crate::{Plan, bare_peer, wait_until_open};
+use crate::load::Exchange;
+use crate::options::Plan;
+use crate::report::{Report, conditions, package};
+use crate::table::Table;
+use crate::{bare_peer, wait_until_open};
 
 pub(crate) fn run(plan: &Plan) -> Result<()> {
     let folder = Folder::new("bench")?;
@@ -57,6 +60,12 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         sink_port.address(),
     )?;
 
+    let mut report = Report {
+        title: "contentfilter".to_owned(),
+        conditions: conditions(plan.seconds.as_secs()),
+        ..Report::default()
+    };
+    report.conditions.push(package("amavisd-new"));
     for (size, label) in [(4_096, "4 KB"), (204_800, "200 KB")] {
         for (title, ports) in [
             ("inbound", (inbound.address(), their_inbound.address())),
@@ -68,13 +77,16 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
                 ("bare SMTP relay", bare.id(), bare_port.address()),
                 ("Amavisd-new", theirs.id(), ports.1),
             ] {
-                table.measure(program, id, &|connection| session(address, size, connection))?;
+                table.sessions(program, id, &|connection| session(address, size, connection))?;
             }
             table.ratios();
+            report.tables.push(table);
         }
     }
-    println!("  resident: contentfilter {} KiB", ours.resident_kib().unwrap_or(0));
-    Ok(())
+    report
+        .remarks
+        .push(format!("contentfilter resident {} KiB after the load", ours.resident_kib().unwrap_or(0)));
+    report.finish(plan.markdown.as_deref())
 }
 
 /// A kept SMTP session; every exchange is one message.

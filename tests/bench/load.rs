@@ -1,149 +1,177 @@
 //! The load: N connections, each asking the next question as soon as it has the answer.
+//!
+//! It shares the cores with what it measures, so it has to be cheap. Protocols of one question and one answer are asked by
+//! one thread: a lone connection with blocking calls (a write and a read each), several in one event loop, where
+//! no thread waits to be woken. Protocols of several steps have a thread a connection.
 
 use std::fs;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
-use crate::Plan;
+use crate::wire::Dialogue;
 
 /// One exchange on a connection; the number counts up within the connection.
 pub(crate) type Exchange = Box<dyn FnMut(u64) -> Result<()> + Send>;
 
+/// What is asked.
+pub(crate) enum Load<'a> {
+    /// Opens a connection (its number is given) on which every exchange has steps of its own.
+    Sessions(&'a (dyn Fn(usize) -> Result<Exchange> + Sync)),
+    /// The dialogue of a connection (its number is given).
+    Dialogues(&'a (dyn Fn(usize) -> Dialogue + Sync)),
+}
+
 /// What one point came to.
 #[derive(Debug, Clone, Copy)]
-struct Figure {
-    per_second: f64,
-    p50: Duration,
-    p99: Duration,
+pub(crate) struct Figure {
+    /// Exchanges a second.
+    pub(crate) per_second: f64,
+    /// Half of the answers came within it.
+    pub(crate) p50: Duration,
+    /// 99 of 100 answers came within it.
+    pub(crate) p99: Duration,
+    /// The slowest answer.
+    pub(crate) slowest: Duration,
     /// Processor time of the server for each exchange, in milliseconds.
-    cpu: f64,
+    pub(crate) cpu: f64,
 }
 
-/// A table: one line a program, one block of columns a number of connections.
+impl Figure {
+    /// From the latencies in microseconds, how long they were taken, and the processor time spent, in seconds.
+    pub(crate) fn new(mut latencies: Vec<u32>, elapsed: Duration, cpu: f64) -> Result<Self> {
+        latencies.sort_unstable();
+        let Some(&slowest) = latencies.last() else {
+            bail!("not one exchange was finished in {} s", elapsed.as_secs())
+        };
+        let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
+        let time = |micros: u32| Duration::from_micros(micros.into());
+        let count = latencies.len() as f64;
+        Ok(Self {
+            per_second: count / elapsed.as_secs_f64(),
+            p50: time(at(0.5)),
+            p99: time(at(0.99)),
+            slowest: time(slowest),
+            cpu: cpu * 1e3 / count,
+        })
+    }
+}
+
+/// Where a point is: connecting and warming up, measuring, over.
+#[derive(Debug, Default)]
+pub(crate) struct Phase(AtomicU8);
+
+impl Phase {
+    const MEASURING: u8 = 1;
+    const OVER: u8 = 2;
+
+    /// What is finished from now on counts.
+    pub(crate) fn begin(&self) {
+        self.0.store(Self::MEASURING, Ordering::Relaxed);
+    }
+
+    /// Tells those who ask that the point is over.
+    pub(crate) fn end(&self) {
+        self.0.store(Self::OVER, Ordering::Relaxed);
+    }
+
+    /// Whether the point is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::OVER
+    }
+
+    /// Whether what is finished now counts.
+    pub(crate) fn counts(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::MEASURING
+    }
+}
+
+/// Latencies of one connection, in microseconds.
 #[derive(Debug)]
-pub(crate) struct Table<'a> {
-    plan: &'a Plan,
-    title: String,
-    rows: Vec<(String, Vec<Figure>)>,
+pub(crate) struct Latencies {
+    micros: Vec<u32>,
+    since: Instant,
 }
 
-impl<'a> Table<'a> {
-    /// A table with nothing in it yet.
-    pub(crate) fn new(plan: &'a Plan, title: &str) -> Self {
-        println!("\n{title}");
-        Self { plan, title: title.to_owned(), rows: Vec::new() }
+impl Latencies {
+    pub(crate) fn new() -> Self {
+        Self { micros: Vec::with_capacity(1 << 16), since: Instant::now() }
     }
 
-    /// Measures one program: `connect` opens a connection (its number is given), `process` is the server's process.
-    pub(crate) fn measure(
-        &mut self,
-        program: &str,
-        process: Option<u32>,
-        connect: &(dyn Fn(usize) -> Result<Exchange> + Sync),
-    ) -> Result<()> {
-        let mut figures = Vec::new();
-        for &connections in &self.plan.connections {
-            let figure = point(connections, self.plan.seconds, process, connect)?;
-            println!(
-                "  {program:<34} {connections:>2} connections: {:>9.0}/s   p50 {:>8.3} ms   p99 {:>8.3} ms   cpu {:>7.3} ms",
-                figure.per_second,
-                figure.p50.as_secs_f64() * 1e3,
-                figure.p99.as_secs_f64() * 1e3,
-                figure.cpu
-            );
-            figures.push(figure);
+    /// An answer has come; the next question follows at once, so its time begins here.
+    pub(crate) fn answered(&mut self, phase: &Phase) {
+        let now = Instant::now();
+        if phase.counts() {
+            let micros = now.duration_since(self.since).as_micros();
+            self.micros.push(u32::try_from(micros).unwrap_or(u32::MAX));
         }
-        self.rows.push((program.to_owned(), figures));
-        Ok(())
+        self.since = now;
     }
 
-    /// Prints how the first row (ours) compares with the others.
-    pub(crate) fn ratios(&self) {
-        let Some(((ours, own), others)) = self.rows.split_first() else { return };
-        for (other, figures) in others {
-            for ((mine, theirs), connections) in own.iter().zip(figures).zip(&self.plan.connections) {
-                println!(
-                    "  ratio {}: {ours} / {other} at {connections} connections = {:.2}",
-                    self.title.split(':').next().unwrap_or(""),
-                    mine.per_second / theirs.per_second
-                );
-            }
-        }
+    pub(crate) fn into_micros(self) -> Vec<u32> {
+        self.micros
     }
 }
 
-fn point(
+/// Measures one point; `process` is the server's process.
+pub(crate) fn measure(
     connections: usize,
     time: Duration,
     process: Option<u32>,
-    connect: &(dyn Fn(usize) -> Result<Exchange> + Sync),
+    load: &Load<'_>,
 ) -> Result<Figure> {
-    let stop = AtomicBool::new(false);
-    let warm = AtomicBool::new(false);
-    let ready = Barrier::new(connections + 1);
-    let (latencies, elapsed, cpu) = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..connections)
-            .map(|number| {
-                let (stop, warm, ready) = (&stop, &warm, &ready);
-                scope.spawn(move || -> Result<Vec<u32>> {
-                    let exchange = connect(number);
-                    ready.wait();
-                    let mut exchange = exchange?;
-                    let mut latencies = Vec::with_capacity(1 << 16);
-                    for count in 0_u64.. {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        let began = Instant::now();
-                        exchange(count)?;
-                        if warm.load(Ordering::Relaxed) {
-                            latencies.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
-                        }
-                    }
-                    Ok(latencies)
-                })
-            })
-            .collect();
-        ready.wait();
-        // The first moments fill caches and open database connections.
+    let phase = Arc::new(Phase::default());
+    std::thread::scope(|scope| {
+        let phase = &phase;
+        let mut threads = Vec::new();
+        match load {
+            Load::Dialogues(dialogue) => {
+                threads.push(scope.spawn(move || crate::wire::talk(connections, *dialogue, phase)));
+            }
+            Load::Sessions(connect) => {
+                threads.extend(
+                    (0..connections).map(|number| scope.spawn(move || session(*connect, number, phase))),
+                );
+            }
+        }
+        // The first moments connect, fill caches and open database connections.
         std::thread::sleep((time / 5).min(Duration::from_secs(1)));
         let before = process.map_or(0.0, processor_seconds);
-        warm.store(true, Ordering::Relaxed);
+        phase.begin();
         let began = Instant::now();
         std::thread::sleep(time);
-        stop.store(true, Ordering::Relaxed);
+        phase.end();
         let elapsed = began.elapsed();
         let after = process.map_or(0.0, processor_seconds);
         let mut all = Vec::new();
-        for worker in workers {
-            match worker.join() {
-                Ok(part) => all.extend(part?),
-                Err(_) => bail!("a load thread panicked"),
-            }
+        for thread in threads {
+            all.extend(thread.join().map_err(|_| anyhow!("a load thread panicked"))??);
         }
-        Ok((all, elapsed, after - before))
-    })?;
-    let mut sorted = latencies;
-    sorted.sort_unstable();
-    if sorted.is_empty() {
-        bail!("not one exchange was finished in {} s", time.as_secs());
-    }
-    let at =
-        |share: f64| Duration::from_micros(u64::from(sorted[((sorted.len() - 1) as f64 * share) as usize]));
-    let count = sorted.len() as f64;
-    Ok(Figure {
-        per_second: count / elapsed.as_secs_f64(),
-        p50: at(0.5),
-        p99: at(0.99),
-        cpu: cpu * 1e3 / count,
+        Figure::new(all, elapsed, after - before)
     })
 }
 
-/// User and system time of a process and everything below it, from `/proc/PID/stat` (proc(5): fields 4, 14-17 after the name).
-fn processor_seconds(root: u32) -> f64 {
+fn session(
+    connect: &(dyn Fn(usize) -> Result<Exchange> + Sync),
+    number: usize,
+    phase: &Phase,
+) -> Result<Vec<u32>> {
+    let mut exchange = connect(number)?;
+    let mut latencies = Latencies::new();
+    for count in 0.. {
+        if phase.is_over() {
+            break;
+        }
+        exchange(count)?;
+        latencies.answered(phase);
+    }
+    Ok(latencies.into_micros())
+}
+
+/// A process and everything below it, from `/proc/PID/stat` (proc(5)): number and processor seconds of each.
+fn family(root: u32) -> Vec<(u32, f64)> {
     const TICKS: f64 = 100.0;
     let mut table: Vec<(u32, u32, f64)> = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -151,14 +179,50 @@ fn processor_seconds(root: u32) -> f64 {
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
         let Some((_, rest)) = stat.rsplit_once(')') else { continue };
         let words: Vec<&str> = rest.split_whitespace().collect();
+        // Fields 4 and 14 to 17, counted from the third, which follows the name.
         let number = |index: usize| words.get(index).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
         table.push((id, number(1) as u32, (number(11) + number(12) + number(13) + number(14)) / TICKS));
     }
-    let mut family = vec![root];
+    let mut members = vec![root];
     let mut next = 0;
-    while let Some(&parent) = family.get(next) {
-        family.extend(table.iter().filter(|row| row.1 == parent).map(|row| row.0));
+    while let Some(&parent) = members.get(next) {
+        members.extend(table.iter().filter(|row| row.1 == parent).map(|row| row.0));
         next += 1;
     }
-    table.iter().filter(|row| family.contains(&row.0)).map(|row| row.2).sum()
+    table.iter().filter(|row| members.contains(&row.0)).map(|row| (row.0, row.2)).collect()
+}
+
+/// User and system time of a process and everything below it.
+fn processor_seconds(root: u32) -> f64 {
+    family(root).iter().map(|member| member.1).sum()
+}
+
+/// Resident memory in KiB of a process and everything below it; pages that several share count for each.
+pub(crate) fn resident_kib(root: u32) -> u64 {
+    let of = |id: u32| {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    };
+    family(root).iter().filter_map(|member| of(member.0)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_sorted_latencies() {
+        let figure = Figure::new((1..=1000).rev().collect(), Duration::from_secs(2), 0.5).unwrap();
+        assert_eq!(figure.per_second, 500.0);
+        assert_eq!([figure.p50, figure.p99, figure.slowest].map(|time| time.as_micros()), [500, 990, 1000]);
+        assert_eq!(figure.cpu, 0.5);
+        assert!(Figure::new(Vec::new(), Duration::from_secs(2), 0.5).is_err());
+    }
+
+    #[test]
+    fn a_process_has_memory_and_a_stranger_none() {
+        assert!(resident_kib(std::process::id()) > 1_000);
+        assert_eq!(resident_kib(u32::MAX), 0);
+    }
 }

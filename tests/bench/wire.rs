@@ -2,61 +2,176 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::load::Exchange;
+use crate::load::{Latencies, Phase};
 
-/// Connects and yields the exchange: sends `request(count)` and reads until `end`, which must begin with one of `good`.
-pub(crate) fn exchange(
-    address: SocketAddr,
-    end: &'static [u8],
-    good: &'static [&'static str],
-    mut request: impl FnMut(u64) -> String + Send + 'static,
-) -> Result<Exchange> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let mut buffer = vec![0; 65_536];
-    Ok(Box::new(move |count| {
-        stream.write_all(request(count).as_bytes())?;
-        let mut filled = 0;
-        loop {
-            let size = stream.read(&mut buffer[filled..])?;
-            filled += size;
-            if size == 0 {
-                bail!("{address} closed the connection");
-            }
-            if buffer[..filled].ends_with(end) {
-                break;
-            }
-        }
-        let answer = String::from_utf8_lossy(&buffer[..filled]);
-        if !good.iter().any(|start| answer.starts_with(start)) {
-            bail!("{address} answered {answer:?}, expected one of {good:?}");
-        }
-        Ok(())
-    }))
+/// The longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a protocol is spoken with one server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// What ends an answer.
+    pub(crate) end: &'static [u8],
+    /// What a right answer begins with, one of them.
+    pub(crate) good: &'static [&'static str],
 }
 
-/// A policy request as Postfix 3.7 writes it.
-pub(crate) fn policy_request(
-    state: &str,
-    sender: &str,
-    recipient: &str,
-    client: &str,
-    user: &str,
-    size: u32,
-) -> String {
-    format!(
-        "request=smtpd_access_policy\nprotocol_state={state}\nprotocol_name=ESMTP\nclient_address={client}\n\
-         client_name=unknown\nclient_port=51234\nreverse_client_name=unknown\nserver_address=127.0.0.1\nserver_port=25\n\
-         helo_name=mx.world.example\nsender={sender}\nrecipient={recipient}\nrecipient_count={}\nqueue_id=\n\
-         instance=1b2c.673f0001.a1b2c.0\nsize={size}\netrn_domain=\nstress=\nsasl_method={}\nsasl_username={user}\n\
-         sasl_sender=\nccert_subject=\nccert_issuer=\nccert_fingerprint=\nccert_pubkey_fingerprint=\n\
-         encryption_protocol=\nencryption_cipher=\nencryption_keysize=0\npolicy_context=\n\n",
-        u8::from(state == "END-OF-MESSAGE"),
-        if user.is_empty() { "" } else { "PLAIN" },
-    )
+impl Peer {
+    /// A policy server (SMTPD_POLICY_README of Postfix).
+    pub(crate) fn policy(address: SocketAddr, good: &'static [&'static str]) -> Self {
+        Self { address, end: b"\n\n", good }
+    }
+
+    /// A `tcp_table` server (tcp_table(5)).
+    pub(crate) fn tcp_table(address: SocketAddr) -> Self {
+        Self { address, end: b"\n", good: &["200 "] }
+    }
+
+    fn check(&self, answer: &[u8]) -> Result<()> {
+        if self.good.iter().any(|start| answer.starts_with(start.as_bytes())) {
+            return Ok(());
+        }
+        let answer = String::from_utf8_lossy(answer);
+        bail!("{} answered {answer:?}, expected one of {:?}", self.address, self.good)
+    }
+}
+
+/// Writes the question of a number into an empty buffer.
+pub(crate) type Question = Box<dyn FnMut(u64, &mut Vec<u8>) + Send>;
+
+/// What one connection says to whom.
+pub(crate) struct Dialogue {
+    pub(crate) peer: Peer,
+    pub(crate) question: Question,
+}
+
+impl Dialogue {
+    /// The same question over and over.
+    pub(crate) fn constant(peer: Peer, question: impl Into<Vec<u8>>) -> Self {
+        let question = question.into();
+        Self { peer, question: Box::new(move |_, out| out.extend_from_slice(&question)) }
+    }
+
+    /// A question for each number.
+    pub(crate) fn new(peer: Peer, question: impl FnMut(u64, &mut Vec<u8>) + Send + 'static) -> Self {
+        Self { peer, question: Box::new(question) }
+    }
+}
+
+/// Talks on so many connections until the point is over; the latencies of all in microseconds.
+pub(crate) fn talk(
+    connections: usize,
+    dialogue: &(dyn Fn(usize) -> Dialogue + Sync),
+    phase: &Arc<Phase>,
+) -> Result<Vec<u32>> {
+    if connections == 1 {
+        return talk_alone(dialogue(0), phase);
+    }
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let tasks: Vec<_> = (0..connections)
+            .map(|number| tokio::spawn(talk_in_turn(dialogue(number), Arc::clone(phase))))
+            .collect();
+        while !phase.is_over() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut all = Vec::new();
+        for task in tasks {
+            let latencies = tokio::time::timeout(PATIENCE, task).await;
+            all.extend(latencies.context("an answer did not come")???);
+        }
+        Ok(all)
+    })
+}
+
+/// Asks `questions` questions, one after the other, without measuring anything.
+pub(crate) fn ask(mut dialogue: Dialogue, questions: u64) -> Result<()> {
+    let mut connection = Blocking::connect(&dialogue.peer)?;
+    for count in 0..questions {
+        connection.exchange(&mut dialogue, count)?;
+    }
+    Ok(())
+}
+
+fn talk_alone(mut dialogue: Dialogue, phase: &Phase) -> Result<Vec<u32>> {
+    let mut connection = Blocking::connect(&dialogue.peer)?;
+    let mut latencies = Latencies::new();
+    for count in 0.. {
+        if phase.is_over() {
+            break;
+        }
+        connection.exchange(&mut dialogue, count)?;
+        latencies.answered(phase);
+    }
+    Ok(latencies.into_micros())
+}
+
+/// A connection for blocking calls.
+struct Blocking {
+    stream: TcpStream,
+    question: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Blocking {
+    fn connect(peer: &Peer) -> Result<Self> {
+        let stream =
+            TcpStream::connect(peer.address).with_context(|| format!("connecting to {}", peer.address))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, question: Vec::with_capacity(2048), answer: vec![0; 16_384] })
+    }
+
+    fn exchange(&mut self, dialogue: &mut Dialogue, count: u64) -> Result<()> {
+        let peer = dialogue.peer;
+        self.question.clear();
+        (dialogue.question)(count, &mut self.question);
+        self.stream.write_all(&self.question)?;
+        let mut filled = 0;
+        while !self.answer[..filled].ends_with(peer.end) {
+            let size = self.stream.read(&mut self.answer[filled..])?;
+            if size == 0 {
+                bail!("{} closed the connection", peer.address);
+            }
+            filled += size;
+        }
+        peer.check(&self.answer[..filled])
+    }
+}
+
+/// The same among others in one event loop.
+async fn talk_in_turn(mut dialogue: Dialogue, phase: Arc<Phase>) -> Result<Vec<u32>> {
+    let peer = dialogue.peer;
+    let mut stream = tokio::net::TcpStream::connect(peer.address)
+        .await
+        .with_context(|| format!("connecting to {}", peer.address))?;
+    stream.set_nodelay(true)?;
+    let (mut question, mut answer) = (Vec::with_capacity(2048), vec![0; 16_384]);
+    let mut latencies = Latencies::new();
+    for count in 0.. {
+        if phase.is_over() {
+            break;
+        }
+        question.clear();
+        (dialogue.question)(count, &mut question);
+        stream.write_all(&question).await?;
+        let mut filled = 0;
+        while !answer[..filled].ends_with(peer.end) {
+            let size = stream.read(&mut answer[filled..]).await?;
+            if size == 0 {
+                bail!("{} closed the connection", peer.address);
+            }
+            filled += size;
+        }
+        peer.check(&answer[..filled])?;
+        latencies.answered(&phase);
+    }
+    Ok(latencies.into_micros())
 }

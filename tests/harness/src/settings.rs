@@ -33,6 +33,11 @@ pub fn policyd(listen: SocketAddr, sql: &SqlAccess, name_server: SocketAddr, cac
     format!("listen = [\"{listen}\"]\n{cache}{}{}", database(sql), dns(name_server))
 }
 
+/// policyd.toml without a database server: its tables are files in the state directory.
+pub fn policyd_embedded(listen: SocketAddr, name_server: SocketAddr) -> String {
+    format!("listen = [\"{listen}\"]\n{}", dns(name_server))
+}
+
 /// srsd.toml with the stock `srs_domain`: the server's host name.
 pub fn srsd(forward: SocketAddr, reverse: SocketAddr, domain: &str, sql: &SqlAccess) -> String {
     format!(
