@@ -3,6 +3,7 @@
 //! An empty file gives the rules an iRedMail server enables, on the embedded database. Each rule has a section of its
 //! name; what several rules read stands at the top. The names of iRedAPD's settings are in [`iredapd`].
 
+mod counters;
 pub mod iredapd;
 mod rules;
 
@@ -18,6 +19,7 @@ use outrider_core::settings::{
 use outrider_core::sql::DatabaseSettings;
 use serde::{Deserialize, Serialize};
 
+pub use counters::{CounterSettings, CounterStore, ValkeyUrl};
 pub use rules::{
     ChangePasswordSettings, CleanupSettings, GreylistingSettings, NotificationSettings, SenderLoginSettings,
     SenderscoreSettings, SessionLogSettings, SpfSettings, ThrottleSettings, WblistSettings, WhitelistAccount,

@@ -8,6 +8,7 @@ pub mod rdns;
 pub mod senderscore;
 pub mod sessions;
 pub mod throttle;
+pub mod valkey;
 pub mod wblist;
 
 use std::collections::HashMap;
