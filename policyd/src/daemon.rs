@@ -28,6 +28,7 @@ use crate::session_log::{self, SessionLog, SessionWriter};
 use crate::settings::Settings;
 use crate::spf::SpfLookup;
 use crate::store::Stores;
+use crate::store::counters::ValkeyStores;
 use crate::store::sessions::SessionStore;
 
 /// The policy service.
@@ -89,6 +90,8 @@ impl Snapshot {
         let amavisd = open(Database::Amavisd).await?;
         let iredapd = open(Database::Iredapd).await?;
         let resolver: Arc<dyn Resolver> = Arc::new(resolver(&settings.dns)?);
+        let valkey = ValkeyStores::from_settings(&settings.counters, &settings.cache, clock.clone())
+            .map_err(|error| StartError::Settings(error.to_string()))?;
         let cache =
             DirectorySettings { cache_life: settings.cache.lifetime, cache_size: settings.cache.entries };
         let context = Context {
@@ -96,7 +99,7 @@ impl Snapshot {
             hostname: settings.myhostname.clone().unwrap_or_else(full_host_name).to_lowercase(),
             senders: SenderExceptions::new(&settings),
             directory: Arc::new(CachedDirectory::new(accounts, &cache, clock.clone())),
-            stores: Stores::new(&iredapd, &amavisd, &settings.cache),
+            stores: Stores { valkey, ..Stores::new(&iredapd, &amavisd, &settings.cache) },
             spf: SpfLookup::new(resolver.clone(), &settings.spf),
             resolver,
             list_api: ListApi::from_settings(&settings.reject_sender_login_mismatch),
@@ -185,6 +188,7 @@ impl Daemon for Policyd {
         let snapshot = self.snapshot();
         let mut health = snapshot.context.directory.health();
         health.extend([snapshot.amavisd.health("amavisd"), snapshot.iredapd.health("iredapd")]);
+        health.extend(snapshot.context.stores.valkey.as_ref().map(|valkey| valkey.server.health()));
         health
     }
 }

@@ -59,6 +59,8 @@ outrider_core::settings! {
         pub amavisd: OnFailure = OnFailure::Pass,
         /// The database of greylisting, throttling and the like.
         pub iredapd: OnFailure = OnFailure::Pass,
+        /// The server of counters.store = "valkey".
+        pub valkey: OnFailure = OnFailure::Pass,
         /// A request that was not decided within limits.request_timeout.
         pub deadline: OnFailure = OnFailure::Pass,
     }
@@ -128,6 +130,8 @@ outrider_core::settings! {
         pub whitelist_outbound_recipient: WhitelistOutboundSettings = WhitelistOutboundSettings::default(),
         /// Mail to the administrator about exceeded limits.
         pub notification: NotificationSettings = NotificationSettings::default(),
+        /// Where throttle counters and greylisting triplets are kept.
+        pub counters: CounterSettings = CounterSettings::default(),
         /// Removal of old rows.
         pub cleanup: CleanupSettings = CleanupSettings::default(),
         /// The databases.
@@ -183,6 +187,7 @@ impl DaemonSettings for Settings {
         self.database.check("database", findings);
         self.accounts.check(&self.ldap, findings);
         self.dns.check("dns", findings);
+        self.counters.check(findings);
         rules::check(self, findings);
     }
 }

@@ -3,6 +3,7 @@
 //! Stores know SQL and caching; they decide nothing. Text that goes into a column is cut to the column's width first,
 //! because strict servers refuse longer text and the row would be lost.
 
+pub mod counters;
 pub mod greylisting;
 pub mod rdns;
 pub mod senderscore;
@@ -35,6 +36,8 @@ pub struct Stores {
     pub senderscore: senderscore::SenderscoreStore,
     /// The session log.
     pub sessions: sessions::SessionStore,
+    /// Counters and triplets, where they are kept beside the database.
+    pub valkey: Option<counters::ValkeyStores>,
 }
 
 impl Stores {
@@ -47,6 +50,7 @@ impl Stores {
             rdns: rdns::RdnsStore::new(iredapd.clone(), cache),
             senderscore: senderscore::SenderscoreStore::new(iredapd.clone()),
             sessions: sessions::SessionStore::new(iredapd.clone()),
+            valkey: None,
         }
     }
 }

@@ -107,7 +107,7 @@ fn times(settings: &GreylistingSettings, now: i64) -> Times {
 
 /// Writes the contact down; true if it may pass.
 async fn record(request: &PolicyRequest, context: &Context) -> Result<bool, RuleError> {
-    let store = &context.stores.greylisting;
+    let store = context.stores.triplets();
     let settings = &context.settings.greylisting;
     let now = context.now();
     let triplet = Triplet {
@@ -118,7 +118,7 @@ async fn record(request: &PolicyRequest, context: &Context) -> Result<bool, Rule
         client_address: &request.client_address,
     };
     let known_until = now.saturating_add_unsigned(settings.passed_lifetime.duration().as_secs());
-    let table = || iredapd("greylisting_tracking");
+    let table = || context.counters("greylisting_tracking");
     let seen = store.seen(&triplet).await.map_err(table())?;
     let step = next_step(seen, now, known_until);
     match step {
