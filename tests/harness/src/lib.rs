@@ -25,4 +25,5 @@ pub mod site;
 pub mod slapd;
 pub mod smtp_client;
 pub mod store;
+pub mod valkey;
 pub mod wait;
