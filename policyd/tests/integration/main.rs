@@ -5,6 +5,7 @@
 
 mod cleanup;
 mod conversation;
+mod dns_threats;
 mod failure;
 mod fixes;
 mod greylisting;

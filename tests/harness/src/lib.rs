@@ -11,6 +11,7 @@ pub mod dns_server;
 pub mod dovecot;
 pub mod folder;
 pub mod fuzz;
+pub mod hostile_dns;
 pub mod mailing_list;
 pub mod mariadb;
 pub mod message;
