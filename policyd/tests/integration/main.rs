@@ -10,6 +10,7 @@ mod failure;
 mod fixes;
 mod greylisting;
 mod ldap;
+mod ldap_threats;
 mod reload;
 mod threats;
 mod throttle;
