@@ -20,8 +20,8 @@ use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, R
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as HickoryDnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::op::{Message, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use thiserror::Error;
 
 use crate::settings::{Findings, Interval};
@@ -112,6 +112,8 @@ impl DnsSettings {
 #[error("setting up DNS: {0}")]
 pub struct DnsSetupError(#[from] NetError);
 
+/// Aliases of aliases that are followed within one answer.
+const MAX_ALIASES: usize = 16;
 /// More records than any honest name has of one type; the rest of an answer is dropped.
 const MAX_RECORDS: usize = 256;
 
@@ -163,12 +165,39 @@ impl HickoryResolver {
         kind: RecordType,
         pick: impl Fn(&RData) -> Option<T> + Send,
     ) -> Result<Vec<T>, DnsError> {
-        let answer = tokio::time::timeout(self.timeout, self.inner.lookup(name, kind)).await;
+        let answer = tokio::time::timeout(self.timeout, self.inner.lookup(name.clone(), kind)).await;
         let lookup: Lookup = answer.map_err(|_| DnsError::Timeout)?.map_err(|error| classify(&error))?;
-        let records: Vec<T> =
-            lookup.answers().iter().filter_map(|record| pick(&record.data)).take(MAX_RECORDS).collect();
+        let about_it = about(&name, lookup.message());
+        let records: Vec<T> = about_it.filter_map(|record| pick(&record.data)).take(MAX_RECORDS).collect();
         if records.is_empty() { Err(DnsError::NoData) } else { Ok(records) }
     }
+}
+
+/// The records of an answer that are about the name that was asked for. The library hands out all of them, whosever
+/// they are.
+fn about<'a>(name: &'a Name, message: &'a Message) -> impl Iterator<Item = &'a Record> {
+    let names = names_of(name, &message.answers);
+    // When the target of an alias was in its memory, the library leaves the aliases out. Nothing in such an answer has
+    // the name that was asked for, and all of it is what the target's own server said.
+    let by_alias = !message.all_sections().any(|record| record.name == *name);
+    message.answers.iter().filter(move |record| by_alias || names.contains(&&record.name))
+}
+
+/// A name and those it is an alias of.
+fn names_of<'a>(name: &'a Name, answers: &'a [Record]) -> Vec<&'a Name> {
+    let mut names = vec![name];
+    for _ in 0..MAX_ALIASES {
+        let last = names[names.len() - 1];
+        let target = answers.iter().find_map(|record| match &record.data {
+            RData::CNAME(target) if record.name == *last => Some(&target.0),
+            _ => None,
+        });
+        match target {
+            Some(target) if !names.contains(&target) => names.push(target),
+            _ => break,
+        }
+    }
+    names
 }
 
 /// TLS settings that trust nobody.
@@ -197,6 +226,8 @@ fn set_options(options: &mut ResolverOpts, settings: &DnsSettings) {
     options.negative_max_ttl = Some(Duration::from_secs(300));
     options.use_hosts_file = ResolveHosts::Never;
     options.ndots = 0;
+    // The aliases on the way show which records are about the name that was asked for.
+    options.preserve_intermediates = true;
     // Names that hang must not exhaust a connection on which others are asked.
     options.max_active_requests = 4096;
 }
@@ -284,9 +315,8 @@ impl Resolver for HickoryResolver {
 mod tests {
     use std::time::Instant;
 
-    use hickory_resolver::proto::op::{Message, MessageType};
-    use hickory_resolver::proto::rr::Record;
-    use hickory_resolver::proto::rr::rdata::{A, MX, TXT};
+    use hickory_resolver::proto::op::{MessageType, OpCode};
+    use hickory_resolver::proto::rr::rdata::{A, CNAME, MX, TXT};
     use tokio::net::UdpSocket;
 
     use super::*;
@@ -349,6 +379,41 @@ mod tests {
         assert_eq!(dns.txt("missing.example").await, Err(DnsError::NoSuchName));
         assert_eq!(dns.txt("broken.example").await, Err(DnsError::ServerFailure));
         assert_eq!(dns.ptr(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))).await, Err(DnsError::NoSuchName));
+    }
+
+    #[test]
+    fn only_records_about_the_name_are_believed() {
+        let name = |text: &str| Name::from_ascii(text).unwrap();
+        let a = |owner: &str, last| Record::from_rdata(name(owner), 60, RData::A(A::new(192, 0, 2, last)));
+        let alias = |owner: &str, target: &str| {
+            Record::from_rdata(name(owner), 60, RData::CNAME(CNAME(name(target))))
+        };
+        let asked = name("asked.example.");
+        for (case, answers, believed) in [
+            ("its own", vec![a("other.example.", 1), a("ASKED.example.", 2)], vec![2]),
+            (
+                "by aliases",
+                vec![
+                    a("c.example.", 1),
+                    alias("b.example.", "c.example."),
+                    alias("asked.example.", "b.example."),
+                    a("other.example.", 2),
+                ],
+                vec![1],
+            ),
+            ("a loop", vec![alias("asked.example.", "asked.example."), a("other.example.", 1)], vec![]),
+            ("the target of an alias from memory", vec![a("c.example.", 1)], vec![1]),
+        ] {
+            let mut message = Message::response(0, OpCode::Query);
+            message.add_answers(answers);
+            let addresses: Vec<u8> = about(&asked, &message)
+                .filter_map(|record| match &record.data {
+                    RData::A(a) => Some(a.0.octets()[3]),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(addresses, believed, "{case}");
+        }
     }
 
     #[tokio::test]

@@ -99,6 +99,7 @@ fn on_failure(error: &RuleError, settings: &Settings) -> OnFailure {
         RuleError::Accounts(_) => settings.on_failure.vmail,
         RuleError::Table { database: Database::Amavisd, .. } => settings.on_failure.amavisd,
         RuleError::Table { database: Database::Iredapd, .. } => settings.on_failure.iredapd,
+        RuleError::Table { database: Database::Valkey, .. } => settings.on_failure.valkey,
         // Bad data of the client is no failure of ours.
         RuleError::Client(_) | RuleError::Attribute(_) => OnFailure::Pass,
     }

@@ -111,6 +111,8 @@ pub enum Database {
     Amavisd,
     /// The policy service's own.
     Iredapd,
+    /// The Valkey server of counters and triplets.
+    Valkey,
 }
 
 /// Names the table in an error.
@@ -119,6 +121,12 @@ pub(crate) fn iredapd(table: &'static str) -> impl FnOnce(DbError) -> RuleError 
 }
 
 impl Context {
+    /// Names what could not be used of counters and triplets in an error.
+    pub(crate) fn counters(&self, table: &'static str) -> impl FnOnce(DbError) -> RuleError + use<> {
+        let database = if self.stores.valkey.is_some() { Database::Valkey } else { Database::Iredapd };
+        move |cause| RuleError::Table { table, cause, database }
+    }
+
     /// Now, in Unix seconds.
     pub fn now(&self) -> i64 {
         self.clock.unix_seconds()

@@ -26,6 +26,7 @@ use crate::session_log::{self, SessionLog, SessionWriter};
 use crate::settings::Settings;
 use crate::spf::SpfLookup;
 use crate::store::Stores;
+use crate::store::counters::ValkeyStores;
 use crate::store::sessions::SessionStore;
 
 /// The policy service.
@@ -64,12 +65,14 @@ impl Snapshot {
         let amavisd = open(Database::Amavisd).await?;
         let iredapd = open(Database::Iredapd).await?;
         let resolver: Arc<dyn Resolver> = Arc::new(resolver(&settings.dns)?);
+        let valkey = ValkeyStores::from_settings(&settings.counters, &settings.cache, clock.clone())
+            .map_err(|error| StartError::Settings(error.to_string()))?;
         let cache = DirectorySettings {
             cache_life: settings.cache.lifetime,
             cache_size: settings.cache.entries,
             cache_stale: settings.cache.stale,
         };
-        let stores = Stores::new(&iredapd, &amavisd, &settings.cache);
+        let stores = Stores { valkey, ..Stores::new(&iredapd, &amavisd, &settings.cache) };
         stores.measure(&|name| metrics.cache(name));
         let context = Context {
             mynetworks: NetworkList::new(&settings.mynetworks),
@@ -170,6 +173,7 @@ impl Daemon for Policyd {
         let snapshot = self.snapshot();
         let mut health = snapshot.context.directory.health();
         health.extend([snapshot.amavisd.health("amavisd"), snapshot.iredapd.health("iredapd")]);
+        health.extend(snapshot.context.stores.valkey.as_ref().map(|valkey| valkey.server.health()));
         health
     }
 }

@@ -3,6 +3,7 @@
 //! An empty file gives the rules an iRedMail server enables, on the embedded database. Each rule has a section of its
 //! name; what several rules read stands at the top. The names of iRedAPD's settings are in [`iredapd`].
 
+mod counters;
 pub mod iredapd;
 mod rules;
 
@@ -18,6 +19,7 @@ use outrider_core::settings::{
 use outrider_core::sql::DatabaseSettings;
 use serde::{Deserialize, Serialize};
 
+pub use counters::{CounterSettings, CounterStore, ValkeyUrl};
 pub use rules::{
     ChangePasswordSettings, CleanupSettings, GreylistingKey, GreylistingSettings, NotificationSettings,
     SenderLoginSettings, SenderscoreSettings, SessionLogSettings, SpfSettings, ThrottleSettings,
@@ -57,6 +59,8 @@ outrider_core::settings! {
         pub amavisd: OnFailure = OnFailure::Pass,
         /// The database of greylisting, throttling and the like.
         pub iredapd: OnFailure = OnFailure::Pass,
+        /// The server of counters.store = "valkey".
+        pub valkey: OnFailure = OnFailure::Pass,
         /// A request that was not decided within limits.request_timeout.
         pub deadline: OnFailure = OnFailure::Pass,
     }
@@ -126,6 +130,8 @@ outrider_core::settings! {
         pub whitelist_outbound_recipient: WhitelistOutboundSettings = WhitelistOutboundSettings::default(),
         /// Mail to the administrator about exceeded limits.
         pub notification: NotificationSettings = NotificationSettings::default(),
+        /// Where throttle counters and greylisting triplets are kept.
+        pub counters: CounterSettings = CounterSettings::default(),
         /// Removal of old rows.
         pub cleanup: CleanupSettings = CleanupSettings::default(),
         /// The databases.
@@ -181,6 +187,7 @@ impl DaemonSettings for Settings {
         self.database.check("database", findings);
         self.accounts.check(&self.ldap, findings);
         self.dns.check("dns", findings);
+        self.counters.check(findings);
         rules::check(self, findings);
     }
 }

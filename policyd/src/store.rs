@@ -3,12 +3,14 @@
 //! Stores know SQL and caching; they decide nothing. Text that goes into a column is cut to the column's width first,
 //! because strict servers refuse longer text and the row would be lost.
 
+pub mod counters;
 pub mod greylisting;
 pub mod rdns;
 pub mod senderscore;
 pub mod sessions;
 pub mod throttle;
 pub mod triplet;
+pub mod valkey;
 pub mod wblist;
 
 use std::collections::HashMap;
@@ -26,7 +28,7 @@ pub struct Stores {
     /// Greylisting settings and whitelists.
     pub greylisting: greylisting::GreylistingStore,
     /// Triplets of greylisting.
-    pub triplets: triplet::TripletStore,
+    pub(crate) triplets: triplet::TripletStore,
     /// Limits and their counters.
     pub throttle: throttle::ThrottleStore,
     /// White- and blacklists of addresses.
@@ -37,6 +39,8 @@ pub struct Stores {
     pub senderscore: senderscore::SenderscoreStore,
     /// The session log.
     pub sessions: sessions::SessionStore,
+    /// Counters and triplets, where they are kept beside the database.
+    pub valkey: Option<counters::ValkeyStores>,
 }
 
 impl Stores {
@@ -50,6 +54,7 @@ impl Stores {
             rdns: rdns::RdnsStore::new(iredapd.clone(), cache),
             senderscore: senderscore::SenderscoreStore::new(iredapd.clone()),
             sessions: sessions::SessionStore::new(iredapd.clone()),
+            valkey: None,
         }
     }
 

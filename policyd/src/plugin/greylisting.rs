@@ -159,12 +159,12 @@ fn times(settings: &GreylistingSettings, now: i64) -> Times {
 
 /// Writes the contact down; true if it may pass.
 async fn record(contact: &Contact, context: &Context) -> Result<bool, RuleError> {
-    let store = &context.stores.triplets;
+    let store = context.stores.triplets();
     let settings = &context.settings.greylisting;
     let mut triplet = contact.triplet.clone();
     let now = context.now();
     let known_until = now.saturating_add_unsigned(settings.passed_lifetime.duration().as_secs());
-    let table = || iredapd("greylisting_tracking");
+    let table = || context.counters("greylisting_tracking");
     let mut seen = store.seen(&triplet).await.map_err(table())?;
     if let (Some(address), None) = (&contact.address, seen.client_passed) {
         // Who was known before organisations counted is still known.

@@ -71,11 +71,13 @@ async fn round(
     }
     let tracked = effective.tracked(user, &request.client_address);
     let now = context.now();
-    let counted = store.count(tracked, message, now).await.map_err(iredapd("throttle_tracking"))?;
+    let counters = context.stores.counters();
+    let table = context.counters("throttle_tracking");
+    let counted = counters.count(tracked, message, now).await.map_err(table)?;
     let Counted::Exceeded { at, has_row, by_messages } = counted else { return Ok(None) };
     context.metrics.throttled(if by_messages { "max_msgs" } else { "max_quota" }, kind);
     // The refusal stands whether or not somebody can be told about it.
-    match !has_row || store.claim_notification(&at, now).await.unwrap_or(false) {
+    match !has_row || counters.claim_notification(&at, now).await.unwrap_or(false) {
         true => context.notifier.send(notice(kind, user, request, &at, &rows, by_messages)),
         false => tracing::debug!(tid = at.tid, "limit exceeded again in the same period"),
     }

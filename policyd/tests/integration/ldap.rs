@@ -28,7 +28,12 @@ fn use_tree(settings: &mut Settings, server: &Slapd) {
     };
 }
 
-async fn daemon(world: &World, server: &Slapd, plugin: &str, change: impl FnOnce(&mut Settings)) -> Service {
+pub(crate) async fn daemon(
+    world: &World,
+    server: &Slapd,
+    plugin: &str,
+    change: impl FnOnce(&mut Settings),
+) -> Service {
     let change = |settings: &mut Settings| {
         use_tree(settings, server);
         change(settings);
@@ -36,7 +41,7 @@ async fn daemon(world: &World, server: &Slapd, plugin: &str, change: impl FnOnce
     world.daemon_with(&[plugin], change).await
 }
 
-async fn rcpt(service: &Service, sender: &str, recipient: &str, login: &str) -> String {
+pub(crate) async fn rcpt(service: &Service, sender: &str, recipient: &str, login: &str) -> String {
     let request = [
         ("request", "smtpd_access_policy"),
         ("protocol_state", "RCPT"),

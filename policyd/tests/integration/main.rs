@@ -5,17 +5,22 @@
 
 mod cleanup;
 mod conversation;
+mod dns_threats;
 mod failure;
 mod fixes;
 mod greylisting;
 mod ldap;
+mod ldap_threats;
 mod reload;
 mod threats;
 mod throttle;
+mod valkey;
+mod valkey_threats;
 mod world;
 
 use outrider_tests::mariadb::MariaDb;
 use outrider_tests::postgres::Postgres;
+use outrider_tests::valkey::Valkey;
 use world::World;
 
 /// The checks of the stores.
@@ -69,4 +74,27 @@ async fn postgres() {
     throttle::doubles_of_other_programs_do_no_harm(&world).await;
     throttle::three_daemons_share_a_limit(&world).await;
     failure::a_stopped_database_is_what_the_settings_say(&mut world).await;
+}
+
+/// Counters and triplets beside the database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn valkey_server() {
+    if !Valkey::is_installed() {
+        eprintln!("skipped: neither Valkey nor Redis is installed");
+        return;
+    }
+    let mut world = World::valkey(Valkey::start().expect("started")).await;
+    throttle::follows_a_sequential_model(&world).await;
+    throttle::many_at_once_never_exceed_a_limit(&world).await;
+    throttle::two_counters_move_together_or_not_at_all(&world).await;
+    throttle::first_messages_make_one_row(&world).await;
+    throttle::notifies_once_a_period(&world).await;
+    throttle::three_daemons_share_a_limit(&world).await;
+    threats::threat_t14_clocks_back_and_forth(&world).await;
+    valkey::counters_go_by_themselves(&world).await;
+    valkey::the_life_of_a_client(&world).await;
+    valkey::first_contacts_at_once_are_one(&world).await;
+    valkey::triplets_of_one_client_are_bounded(&world).await;
+    valkey::greylisting_answers_as_with_sql(&world).await;
+    valkey::a_stopped_server_is_what_the_settings_say(&mut world).await;
 }

@@ -2,8 +2,7 @@
 
 use outrider_core::clock::Clock as _;
 use outrider_core::sql::Engine;
-use outrider_policyd::settings::CacheSettings;
-use outrider_policyd::store::throttle::{Amount, Counted, ThrottleStore, Tracked};
+use outrider_policyd::store::throttle::{Amount, Counted, Tracked};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
@@ -11,7 +10,6 @@ use crate::world::{Client, NOW, Service, World, ask, submission};
 
 const PASSED: &str = "DUNNO";
 const REFUSED: &str = "REJECT Throttling quota exceeded";
-const COUNTERS: &str = "SELECT tid, cur_msgs, cur_quota FROM throttle_tracking ORDER BY tid, account";
 
 /// One message: seconds since the last one, recipients, bytes.
 type Message = (i64, i64, i64);
@@ -59,7 +57,7 @@ pub(crate) async fn follows_a_sequential_model(world: &World) {
             assert_eq!(answer, if expected { PASSED } else { REFUSED }, "{case}");
         }
         if let Some((_, count, total)) = model.window {
-            assert_eq!(world.numbers(&world.iredapd, COUNTERS).await, [[1, count, total]]);
+            assert_eq!(world.counters().await, [[1, count, total]]);
         }
     }
 }
@@ -92,7 +90,7 @@ pub(crate) async fn many_at_once_never_exceed_a_limit(world: &World) {
     world.limit(1, "@.", "outbound", [50, -1]).await;
     let daemon = world.daemon(&["throttle"]).await;
     assert_eq!(flood(&[daemon], 20, 5).await, 50);
-    assert_eq!(world.numbers(&world.iredapd, COUNTERS).await, [[1, 50, 5000]]);
+    assert_eq!(world.counters().await, [[1, 50, 5000]]);
 }
 
 pub(crate) async fn two_counters_move_together_or_not_at_all(world: &World) {
@@ -103,7 +101,7 @@ pub(crate) async fn two_counters_move_together_or_not_at_all(world: &World) {
     let daemon = world.daemon(&["throttle"]).await;
     // After the twelfth message 1200 bytes are counted, which is more than 1150.
     assert_eq!(flood(&[daemon], 10, 3).await, 12);
-    assert_eq!(world.numbers(&world.iredapd, COUNTERS).await, [[1, 12, 1200], [2, 12, 1200]]);
+    assert_eq!(world.counters().await, [[1, 12, 1200], [2, 12, 1200]]);
 }
 
 pub(crate) async fn first_messages_make_one_row(world: &World) {
@@ -112,7 +110,7 @@ pub(crate) async fn first_messages_make_one_row(world: &World) {
         world.empty().await;
         world.limit(1, "@.", "outbound", [1000, -1]).await;
         assert_eq!(flood(&daemon, 16, 1).await, 16, "round {round}");
-        assert_eq!(world.numbers(&world.iredapd, COUNTERS).await, [[1, 16, 1600]], "round {round}");
+        assert_eq!(world.counters().await, [[1, 16, 1600]], "round {round}");
     }
 }
 
@@ -125,7 +123,7 @@ pub(crate) async fn three_daemons_share_a_limit(world: &World) {
         world.daemon(&["throttle"]).await,
     ];
     assert_eq!(flood(&daemons, 18, 4).await, 40);
-    assert_eq!(world.numbers(&world.iredapd, COUNTERS).await, [[1, 40, 4000]]);
+    assert_eq!(world.counters().await, [[1, 40, 4000]]);
 }
 
 /// Two daemons with connections of their own to one SQLite file.
@@ -139,7 +137,8 @@ pub(crate) async fn two_processes_share_a_file(world: &World) {
 pub(crate) async fn notifies_once_a_period(world: &World) {
     world.empty().await;
     world.limit(1, "@.", "outbound", [1, -1]).await;
-    let store = ThrottleStore::new(world.iredapd.clone(), &CacheSettings::default());
+    let stores = world.stores();
+    let store = stores.counters();
     let counter = Tracked { tid: 1, key: "a@example.com".into(), period: 3600, max_msgs: 1, max_quota: 0 };
     let amount = Amount { messages: 1, bytes: 1 };
     let too_many = Amount { messages: 2, bytes: 1 };
@@ -179,7 +178,7 @@ pub(crate) async fn narrow_columns_saturate(world: &World) {
         Engine::MySql => [1, 16_777_215, 4_294_967_295],
         _ => [1, 16_777_230, 4_294_969_290],
     };
-    assert_eq!(world.numbers(&world.iredapd, COUNTERS).await, [expected]);
+    assert_eq!(world.counters().await, [expected]);
 }
 
 /// PostgreSQL's table has no unique key: iRedAPD may have left several rows of one counter.

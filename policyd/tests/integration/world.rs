@@ -9,10 +9,13 @@ use outrider_core::policy_session::{self, SessionLimits};
 use outrider_core::schema::Database;
 use outrider_core::settings::Interval;
 use outrider_core::sql::{Db, DbUrl, Engine, Stmt, Value};
-use outrider_policyd::settings::OnFailure;
+use outrider_policyd::settings::{CacheSettings, CounterSettings, CounterStore, OnFailure};
+use outrider_policyd::store::Stores;
+use outrider_policyd::store::counters::ValkeyStores;
 use outrider_policyd::{Policyd, Settings};
 use outrider_tests::folder::Folder;
 use outrider_tests::store::Store;
+use outrider_tests::valkey::Valkey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 /// Unix seconds at which every test begins.
@@ -21,6 +24,8 @@ pub(crate) const NOW: i64 = 1_742_040_000;
 /// What belongs to one database server.
 pub(crate) struct World {
     pub(crate) store: Option<Box<dyn Store>>,
+    /// Where counters and triplets are kept, if not in the database.
+    pub(crate) valkey: Option<Valkey>,
     pub(crate) settings: Settings,
     pub(crate) folder: Folder,
     pub(crate) clock: Arc<TestClock>,
@@ -40,6 +45,7 @@ fn quiet() -> Settings {
     settings.on_failure.vmail = OnFailure::Defer;
     settings.on_failure.amavisd = OnFailure::Defer;
     settings.on_failure.iredapd = OnFailure::Defer;
+    settings.on_failure.valkey = OnFailure::Defer;
     settings.on_failure.deadline = OnFailure::Defer;
     settings.database.acquire_timeout = Interval::seconds(30);
     settings.database.statement_timeout = Interval::seconds(30);
@@ -51,6 +57,21 @@ fn quiet() -> Settings {
 impl World {
     pub(crate) async fn sqlite() -> World {
         World::new(None, quiet()).await
+    }
+
+    /// Limits in SQLite, counters and triplets on a Valkey server.
+    pub(crate) async fn valkey(server: Valkey) -> World {
+        let mut settings = quiet();
+        settings.counters = CounterSettings {
+            store: CounterStore::Valkey,
+            url: server.url().parse().expect("an address"),
+            response_timeout: Interval::seconds(30),
+            connect_timeout: Interval::seconds(30),
+            ..CounterSettings::default()
+        };
+        let mut world = World::new(None, settings).await;
+        world.valkey = Some(server);
+        world
     }
 
     pub(crate) async fn server(store: Box<dyn Store>) -> World {
@@ -72,6 +93,7 @@ impl World {
             clock: Arc::new(TestClock::new(NOW)),
             folder,
             store,
+            valkey: None,
             settings,
         };
         world.empty().await;
@@ -104,7 +126,33 @@ impl World {
         ] {
             self.script(db, sql).await;
         }
+        if let Some(valkey) = &self.valkey {
+            assert_eq!(valkey.command(&["FLUSHALL"]).expect("flushed"), "+OK");
+        }
         self.clock.set(NOW);
+    }
+
+    /// `[tid, messages, bytes]` of every throttle counter.
+    pub(crate) async fn counters(&self) -> Vec<Vec<i64>> {
+        const COUNTERS: &str = "SELECT tid, cur_msgs, cur_quota FROM throttle_tracking ORDER BY tid, account";
+        let Some(valkey) = &self.valkey else { return self.numbers(&self.iredapd, COUNTERS).await };
+        let keys = valkey.command(&["KEYS", "outrider:throttle:*"]).expect("listed");
+        let mut keys: Vec<&str> = keys.lines().filter(|line| line.starts_with("outrider:")).collect();
+        keys.sort_unstable();
+        let row = |key: &&str| {
+            let values = valkey.command(&["HMGET", key, "msgs", "quota"]).expect("read");
+            let numbers = values.lines().filter(|line| !line.starts_with(['*', '$']));
+            let tid = key.split(':').nth(2).expect("a number");
+            [tid].into_iter().chain(numbers).map(|text| text.parse().expect("a number")).collect()
+        };
+        keys.iter().map(row).collect()
+    }
+
+    /// The stores of a daemon.
+    pub(crate) fn stores(&self) -> Stores {
+        let cache = CacheSettings::default();
+        let valkey = ValkeyStores::from_settings(&self.settings.counters, &cache, self.clock.clone());
+        Stores { valkey: valkey.expect("an address"), ..Stores::new(&self.iredapd, &self.amavisd, &cache) }
     }
 
     /// Runs fixed text.

@@ -120,7 +120,7 @@ impl Drop for DnsServer {
     }
 }
 
-fn encoded_name(name: &str) -> Vec<u8> {
+pub(crate) fn encoded_name(name: &str) -> Vec<u8> {
     let mut out = Vec::new();
     for label in name.split('.').filter(|label| !label.is_empty()) {
         out.push(u8::try_from(label.len()).unwrap_or(63));

@@ -1,0 +1,128 @@
+//! Greylisting triplets.
+//!
+//! Of a client that has passed only that is kept; its triplets are not needed any more. Others are kept below their
+//! client, at most [`ValkeyTriplets::MOST`] of one.
+
+use std::sync::{Arc, LazyLock};
+
+use outrider_core::clock::SharedClock;
+use outrider_core::sql::DbError;
+use redis::Script;
+
+use super::connection::Valkey;
+use super::{script, time_to_live};
+use crate::cache::Cache;
+use crate::settings::CacheSettings;
+use crate::store::fit;
+use crate::store::triplet::{Seen, Times, Triplet};
+
+static SEEN: LazyLock<Script> = LazyLock::new(|| script(include_str!("seen.lua")));
+static CONTACT: LazyLock<Script> = LazyLock::new(|| script(include_str!("contact.lua")));
+static COUNT: LazyLock<Script> = LazyLock::new(|| script(include_str!("count.lua")));
+static PASS: LazyLock<Script> = LazyLock::new(|| script(include_str!("pass.lua")));
+static RENEW: LazyLock<Script> = LazyLock::new(|| script(include_str!("renew.lua")));
+
+/// The triplets of [`crate::store::triplet`].
+pub struct ValkeyTriplets {
+    server: Arc<Valkey>,
+    clock: SharedClock,
+    /// Clients known to have passed, and until when they are remembered.
+    known: Cache<String, i64>,
+}
+
+impl ValkeyTriplets {
+    /// Triplets kept of one client that has not passed yet. Mail servers that come again pass with their first one.
+    pub const MOST: usize = 10_000;
+
+    /// The triplets on this server.
+    pub fn new(server: Arc<Valkey>, cache: &CacheSettings, clock: SharedClock) -> ValkeyTriplets {
+        let lifetime = cache.lifetime.duration();
+        ValkeyTriplets { server, clock, known: Cache::new(cache.entries, lifetime, lifetime) }
+    }
+
+    fn key(&self, client: &str, what: &str) -> String {
+        self.server.key(&format!("greylisting:{{{}}}:{what}", fit(client, 40)))
+    }
+
+    /// What is known about a triplet. Of a client that has passed, the triplet itself is left out.
+    ///
+    /// # Errors
+    /// See [`DbError`]; so for all functions here.
+    pub async fn seen(&self, triplet: &Triplet) -> Result<Seen, DbError> {
+        let client = fit(&triplet.client, 40);
+        if let Some(until) = self.known.fresh(client) {
+            return Ok(Seen { client_passed: Some(until), triplet: None });
+        }
+        let mut script = SEEN.key(self.key(client, "passed"));
+        script.key(self.key(client, "triplets")).arg(field(triplet));
+        let answer: Vec<i64> = self.server.run(&script).await?;
+        let &[passed, block_expired, record_expired] = answer.as_slice() else {
+            return Err(DbError::Refused("the answer of the greylisting script makes no sense".to_owned()));
+        };
+        // A key may be there for a moment longer than what it says.
+        let client_passed = (passed >= self.clock.unix_seconds()).then_some(passed);
+        if let Some(until) = client_passed {
+            self.known.put(client.to_owned(), until);
+        }
+        let triplet = (block_expired >= 0).then_some((block_expired, record_expired));
+        Ok(Seen { client_passed, triplet })
+    }
+
+    /// Records a first contact. If somebody else did at the same moment, that one stays.
+    pub async fn insert(&self, triplet: &Triplet, times: Times) -> Result<(), DbError> {
+        self.contact(triplet, times, false).await
+    }
+
+    /// Makes a forgotten triplet a first contact again.
+    pub async fn restart(&self, triplet: &Triplet, times: Times) -> Result<(), DbError> {
+        self.contact(triplet, times, true).await
+    }
+
+    async fn contact(&self, triplet: &Triplet, times: Times, again: bool) -> Result<(), DbError> {
+        let mut script = CONTACT.key(self.key(&triplet.client, "triplets"));
+        script
+            .key(self.key(&triplet.client, "order"))
+            .arg(field(triplet))
+            .arg(times.init)
+            .arg(times.block_expired)
+            .arg(times.record_expired)
+            .arg(time_to_live(times.record_expired, times.init))
+            .arg(Self::MOST)
+            .arg(i64::from(again));
+        self.server.run::<i64>(&script).await.map(drop)
+    }
+
+    /// Counts one more refusal.
+    pub async fn count(&self, triplet: &Triplet) -> Result<(), DbError> {
+        let mut script = COUNT.key(self.key(&triplet.client, "triplets"));
+        self.server.run::<i64>(script.arg(field(triplet))).await.map(drop)
+    }
+
+    /// Marks a client as one that has come again, until `record_expired`, and forgets its triplets.
+    pub async fn pass(&self, triplet: &Triplet, record_expired: i64) -> Result<(), DbError> {
+        let client = &triplet.client;
+        let mut script = PASS.key(self.key(client, "passed"));
+        script
+            .key(self.key(client, "triplets"))
+            .key(self.key(client, "order"))
+            .arg(record_expired)
+            .arg(time_to_live(record_expired, self.clock.unix_seconds()));
+        self.server.run::<i64>(&script).await.map(drop)
+    }
+
+    /// Remembers a client that has passed until `record_expired`.
+    pub async fn renew_client(&self, client: &str, record_expired: i64) -> Result<(), DbError> {
+        let client = fit(client, 40);
+        let mut script = RENEW.key(self.key(client, "passed"));
+        script.arg(record_expired).arg(time_to_live(record_expired, self.clock.unix_seconds()));
+        self.server.run::<i64>(&script).await?;
+        self.known.put(client.to_owned(), record_expired);
+        Ok(())
+    }
+}
+
+/// The name of a triplet below its client: no two have the same.
+fn field(triplet: &Triplet) -> String {
+    let (sender, recipient) = (fit(&triplet.sender, 255), fit(&triplet.recipient, 255));
+    format!("{}:{sender}{recipient}", sender.len())
+}
