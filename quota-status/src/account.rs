@@ -50,7 +50,7 @@ impl Accounts {
             bounds: Bounds { grace: settings.quota_grace, max_mail_size: settings.quota_max_mail_size.0 },
             domain_quota: settings.domain_quota,
             mailboxes: Cache::new(life, size),
-            domains: Cache::new(life, size),
+            domains: Cache::new(life, if settings.domain_quota { size } else { 1 }),
         })
     }
 

@@ -199,7 +199,8 @@ impl Asked<'_> {
             What::Forwards => "leads to others".to_owned(),
             What::Mailbox => "mailbox".to_owned(),
             What::Unchecked => {
-                "mailbox that is not checked: it, its domain or the service is switched off".to_owned()
+                "mailing list, or mailbox that is not checked: it, its domain or the service is switched off"
+                    .to_owned()
             }
             What::Outside => "not of this server".to_owned(),
             What::Nobody => self.nobody(address).await?.to_owned(),

@@ -7,7 +7,7 @@
 //!
 //! Mail is refused only when every local mailbox is full and nothing leads elsewhere. The search stops at the
 //! first mailbox with room and at the first address outside. A mailbox whose usage cannot be read decides nothing as long
-//! as there is such a one; a mailbox that exists but is not checked has room.
+//! as there is such a one; a mailbox that exists but is not checked has room, and so has a mailing list.
 
 use crate::account::{Accounts, Finding, Mailbox};
 use crate::limit::Fit;
@@ -54,7 +54,7 @@ pub(crate) enum What {
     Forwards,
     /// A mailbox, whatever its state.
     Mailbox,
-    /// A mailbox that the quota service is not to look at.
+    /// A mailbox that the quota service is not to look at, or a mailing list.
     Unchecked,
     /// An address of another server, a program, a local account.
     Outside,
@@ -88,7 +88,11 @@ pub(crate) async fn resolve(
             targets = other_ways(directory, &address, delimiters).await?;
         }
         if what == What::Forwards && !targets.iter().any(|target| *target != address) {
-            what = without_targets(directory, &address, depth).await?;
+            // With itself as its target it is delivered here: to a mailbox, or to a mailing list of mlmmj.
+            what = match depth > 0 && !targets.is_empty() {
+                true => What::Unchecked,
+                false => without_targets(directory, &address, depth).await?,
+            };
         }
         if let Some(steps) = steps.as_deref_mut() {
             steps.push(Step { address: address.clone(), depth, targets: targets.clone(), what });
@@ -301,6 +305,14 @@ mod tests {
         assert_eq!(tables.refused("list@d.example", 1).await, None);
         // Of the recipient itself nothing is known then, as without following.
         assert_eq!(tables.resolve("room@d.example", 1).await, Resolved::Nobody);
+        // Mailboxes need no row that leads to themselves.
+        tables.run(&Stmt::same("DELETE FROM forwardings WHERE address = 'room@d.example'"), &[]).await;
+        assert_eq!(tables.refused("list@d.example", 1).await, None);
+        // A mailing list, of which only its own row is there.
+        tables.forward("both@d.example", &["full@d.example", "team@d.example"]).await;
+        assert_eq!(tables.refused("both@d.example", 1).await, Some(Fit::Full));
+        tables.forward("team@d.example", &["team@d.example"]).await;
+        assert_eq!(tables.refused("both@d.example", 1).await, None);
     }
 
     #[tokio::test]

@@ -83,11 +83,11 @@ struct Draft {
 
 impl Draft {
     fn set(&mut self, name: &str, value: &str, origin: &str) {
-        self.top.push(format!("# {origin}\n{name} = {}\n", quoted(value)));
+        self.top.push(format!("# {}\n{name} = {}\n", printable(origin), quoted(value)));
     }
 
     fn note(&mut self, text: impl Into<String>) {
-        self.notes.push(text.into());
+        self.notes.push(printable(&text.into()));
     }
 
     fn text(&self) -> String {
@@ -106,11 +106,16 @@ impl Draft {
         for (name, lines) in &self.sections {
             let _ = writeln!(text, "\n[{name}]");
             for line in lines {
-                let _ = writeln!(text, "{line}");
+                let _ = writeln!(text, "{}", printable(line));
             }
         }
         text
     }
+}
+
+/// Neither a comment nor a terminal takes control characters.
+fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 
 /// A TOML string.
@@ -232,7 +237,8 @@ fn listeners(config: &Config, draft: &mut Draft) {
     }
     if !good.is_empty() {
         let list: Vec<String> = good.iter().map(|address| quoted(address)).collect();
-        draft.top.push(format!("# {}\nlisten = [{}]\n", origins.join("; "), list.join(", ")));
+        let origins = printable(&origins.join("; "));
+        draft.top.push(format!("# {origins}\nlisten = [{}]\n", list.join(", ")));
     }
 }
 
@@ -613,6 +619,16 @@ service quota-status {
         // Without a word about it, 2.4 has a grace of ten megabytes, not of ten per cent.
         let (settings, _) = import("dovecot_config_version = 2.4.0\n");
         assert_eq!(settings.quota_grace, Grace::Bytes(10 << 20));
+    }
+
+    #[test]
+    fn control_characters_are_neither_written_nor_shown() {
+        let (settings, notes) = import(
+            "plugin {\n  quota_status_overquota = 552 \u{1b}[2J\n  quota_rule = \u{1b}]0;x\u{7}\n}\n\
+             service quota-status {\n  inet_listener \u{1b} {\n    address = 127.0.0.1\n    port = 1\n  }\n}\n",
+        );
+        assert_eq!(settings.quota_status_overquota, "552 \u{1b}[2J");
+        assert!(!notes.contains(|character: char| character.is_control() && character != '\n'), "{notes:?}");
     }
 
     #[test]
