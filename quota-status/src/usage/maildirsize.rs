@@ -164,7 +164,9 @@ mod tests {
         assert_eq!(reader.read(place).await, Ok(Some(7)));
         std::fs::write(&file, format!("1S\n{}", "1 1\n".repeat(20_000))).unwrap();
         assert!(reader.read(place).await.unwrap_err().contains("longer"));
-        std::fs::rename(&file, folder.path().join("elsewhere")).unwrap();
+        // A good file, but not one of this folder.
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(folder.path().join("elsewhere"), "1S\n7 1\n").unwrap();
         std::os::unix::fs::symlink(folder.path().join("elsewhere"), &file).unwrap();
         assert!(reader.read(place).await.is_err());
         std::fs::remove_file(&file).unwrap();
