@@ -341,7 +341,7 @@ fn usage(config: &Config, draft: &mut Draft) {
         "dict" => draft.set("usage", "sql", &format!("{from} (dict)")),
         "maildir" => {
             draft.set("usage", "maildirsize", &format!("{from} (maildir)"));
-            draft.note("usage = \"maildirsize\": quota-status must be allowed to read the files maildirsize in the mail store");
+            draft.note("usage = \"maildirsize\": quota-status has to run as the account that owns the mailboxes, to read their files maildirsize");
         }
         _ if copied => draft.set("usage", "sql", &format!("{from} (copied to the database by quota_clone)")),
         "" => draft.note("Dovecot has no quota here; usage is read from table used_quota"),
