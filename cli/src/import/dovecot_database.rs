@@ -182,7 +182,13 @@ fn of_2_4(config: &Config) -> Accounts {
     let Some(section) = section.map(|path| path[0].as_str()) else {
         return Accounts::Unknown(format!("sql_driver is {driver}, but there is no section {driver} HOST"));
     };
-    let within = |name: &str| config.within(section, name).map(|setting| setting.value.clone());
+    // PostgreSQL has them in a section `parameters` in it.
+    let within = |name: &str| {
+        let here = |setting: &&Setting| {
+            setting.sections.first().is_some_and(|outer| outer == section) && setting.name == name
+        };
+        config.settings.iter().rev().find(here).map(|setting| setting.value.clone())
+    };
     let named = section.split_once(' ').map_or("127.0.0.1", |(_, host)| host);
     let host = within("host").unwrap_or_else(|| named.to_owned());
     let database = within("dbname").unwrap_or_else(|| "vmail".to_owned());
@@ -248,6 +254,26 @@ mod tests {
                 base: "o=domains,dc=example".to_owned(),
                 bind_dn: "cn=vmail,dc=example".to_owned(),
                 origin: String::new()
+            }
+        );
+        let text = "dovecot_config_version = 2.4.1\nsql_driver = pgsql\npgsql db {\n  parameters {\n    dbname = mail\n    user = \
+                    post\n    password = geheim\n  }\n}\n";
+        assert_eq!(
+            find(&Config::parse(text).unwrap()),
+            Accounts::Sql {
+                url: "postgresql://post@db/mail".to_owned(),
+                origin: "section pgsql db".to_owned()
+            }
+        );
+        let text = "dovecot_config_version = 2.4.1\nldap_uris = ldap://a ldap://b\nldap_base = o=domains\nldap_auth_dn = \
+                    cn=vmail\nuserdb ldap {\n}\n";
+        assert_eq!(
+            find(&Config::parse(text).unwrap()),
+            Accounts::Ldap {
+                uri: "ldap://a".to_owned(),
+                base: "o=domains".to_owned(),
+                bind_dn: "cn=vmail".to_owned(),
+                origin: "ldap_uris".to_owned()
             }
         );
         assert!(matches!(with("sql", "driver = cassandra\nconnect = x\n"), Accounts::Unknown(_)));
