@@ -8,6 +8,8 @@ mod check;
 mod daemons;
 mod demo;
 mod exit;
+mod import;
+mod quota;
 mod serve;
 
 #[global_allocator]
@@ -27,6 +29,12 @@ enum Verb {
     Serve(serve::Arguments),
     /// Check the settings of all daemons, or of chosen ones; no network, no database
     Check(check::Arguments),
+    /// Write settings from the configuration of the program that is to be replaced
+    #[command(subcommand)]
+    Import(import::Import),
+    /// Ask about the quota service
+    #[command(subcommand)]
+    Quota(quota::Quota),
     /// Play a short story over the real protocols, on free ports and a temporary folder
     Demo,
 }
@@ -45,6 +53,8 @@ fn main() -> ExitCode {
     match command.verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Check(arguments) => check::run(&arguments),
+        Verb::Import(import) => import::run(import),
+        Verb::Quota(quota) => quota::run(quota),
         Verb::Demo => demo::run(),
     }
 }

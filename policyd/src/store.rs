@@ -28,7 +28,7 @@ pub struct Stores {
     /// Greylisting settings and whitelists.
     pub greylisting: greylisting::GreylistingStore,
     /// Triplets of greylisting.
-    pub(crate) triplets: triplet::TripletStore,
+    pub triplets: triplet::TripletStore,
     /// Limits and their counters.
     pub throttle: throttle::ThrottleStore,
     /// White- and blacklists of addresses.

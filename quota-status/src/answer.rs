@@ -1,13 +1,13 @@
 //! The decision about one request (quota-status of Dovecot, case by case).
 
-use crate::cache::Cache;
+use crate::account::{Accounts, Finding, Mailbox};
 use crate::counters::{Counters, Outcome};
-use crate::limit::{self, Bounds, Fit};
+use crate::limit::{self, Fit};
 use crate::recipient::{self, Recipient};
-use crate::resolve::{self, Resolved};
+use crate::resolve::{self, Resolved, Step};
 use crate::settings::{OnFailure, Settings};
 use outrider_core::codec::policy::{Limits, Request};
-use outrider_core::directory::{Directory, DirectoryError, QuotaAccount};
+use outrider_core::directory::DirectoryError;
 use outrider_core::policy_session::{Action, Failure, PolicyHandler, SessionLimits};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,10 +20,8 @@ const USAGE_UNREAD: &str = "DEFER_IF_PERMIT Internal quota calculation error";
 
 /// The answers of one set of settings.
 pub(crate) struct Checker {
-    directory: Arc<dyn Directory>,
-    cache: Cache,
+    pub(crate) accounts: Accounts,
     counters: Arc<Counters>,
-    bounds: Bounds,
     success: String,
     nouser: String,
     overquota: String,
@@ -31,6 +29,7 @@ pub(crate) struct Checker {
     delimiters: String,
     name_characters: String,
     resolve_aliases: bool,
+    check_end_of_message: bool,
     on_failure: OnFailure,
     lookup_timeout: Duration,
     /// Bounds of a connection.
@@ -39,25 +38,23 @@ pub(crate) struct Checker {
 
 /// What is to be said about a recipient.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
     Success,
     NoUser,
-    Refused(Fit, QuotaAccount),
-    /// The limit of the account is negative.
-    Nonsense(QuotaAccount),
+    Refused(Fit, Mailbox),
+    /// The limit of the mailbox is negative.
+    Nonsense(Mailbox),
     /// There is a limit, but the usage could not be read.
-    Unread(QuotaAccount),
+    Unread(Mailbox),
     /// Aliases without end.
     NoOpinion,
 }
 
 impl Checker {
-    pub(crate) fn new(settings: &Settings, directory: Arc<dyn Directory>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(settings: &Settings, accounts: Accounts, counters: Arc<Counters>) -> Self {
         Checker {
-            directory,
-            cache: Cache::new(settings.cache_life.duration(), settings.cache_size),
+            accounts,
             counters,
-            bounds: Bounds { grace: settings.quota_grace, max_mail_size: settings.quota_max_mail_size.0 },
             success: settings.quota_status_success.clone(),
             nouser: settings.quota_status_nouser.clone(),
             overquota: settings.quota_status_overquota.clone(),
@@ -65,6 +62,7 @@ impl Checker {
             delimiters: settings.recipient_delimiter.clone(),
             name_characters: settings.auth_username_chars.clone(),
             resolve_aliases: settings.resolve_aliases,
+            check_end_of_message: settings.check_end_of_message,
             on_failure: settings.on_failure,
             lookup_timeout: settings.lookup_timeout.duration(),
             session: SessionLimits {
@@ -78,7 +76,7 @@ impl Checker {
     /// The answer, and what it is counted as.
     async fn decide(&self, request: &Request) -> (Action, Outcome) {
         if let Some(state) = request.first("protocol_state")
-            && !state.eq_ignore_ascii_case(b"RCPT")
+            && !self.is_asked_at(state)
         {
             tracing::warn!(
                 event = "not asked",
@@ -98,126 +96,157 @@ impl Checker {
             }
         };
         let size = limit::size(request.last("size"));
-        match tokio::time::timeout(self.lookup_timeout, self.look_up(&name, size)).await {
-            Ok(Ok(verdict)) => self.say(&name, size, verdict),
-            Ok(Err(error)) => self.give_up(&name, &error.to_string()),
-            Err(_) => {
+        match self.verdict(&name, size, None).await {
+            Ok(verdict) => self.say(&name, size, verdict),
+            Err(GivenUp::Failed(error)) => self.give_up(&name, &error.to_string()),
+            Err(GivenUp::Late) => {
                 self.counters.timeout("lookup");
                 self.give_up(&name, "the accounts did not answer in time")
             }
         }
     }
 
-    async fn look_up(&self, name: &str, size: u64) -> Result<Verdict, DirectoryError> {
+    /// Whether requests of this `protocol_state` are answered. At END-OF-MESSAGE Postfix knows the true size, but names
+    /// the recipient only if it is the only one.
+    fn is_asked_at(&self, state: &[u8]) -> bool {
+        state.eq_ignore_ascii_case(b"RCPT")
+            || (self.check_end_of_message && state.eq_ignore_ascii_case(b"END-OF-MESSAGE"))
+    }
+
+    /// What is to be said about `name`, within `lookup_timeout`. Addresses that are followed are written into `steps`.
+    pub(crate) async fn verdict(
+        &self,
+        name: &str,
+        size: u64,
+        steps: Option<&mut Vec<Step>>,
+    ) -> Result<Verdict, GivenUp> {
+        match tokio::time::timeout(self.lookup_timeout, self.look_up(name, size, steps)).await {
+            Ok(outcome) => outcome.map_err(GivenUp::Failed),
+            Err(_) => Err(GivenUp::Late),
+        }
+    }
+
+    async fn look_up(
+        &self,
+        name: &str,
+        size: u64,
+        steps: Option<&mut Vec<Step>>,
+    ) -> Result<Verdict, DirectoryError> {
         if !self.may_be_user(name) {
             return Ok(Verdict::NoUser);
         }
-        // What is remembered may only ever let mail pass or send it on to the aliases.
-        if let Some(account) = self.cache.get(name) {
-            match account.map(|account| self.judge(account, size)) {
-                None => return self.unknown(name, size).await,
-                Some(Verdict::Success) => return Ok(Verdict::Success),
-                Some(_) => {}
-            }
+        if self.resolve_aliases {
+            let found = resolve::resolve(&self.accounts, name, size, &self.delimiters, steps).await?;
+            return Ok(match found {
+                Resolved::Nobody => Verdict::NoUser,
+                Resolved::Accepts => Verdict::Success,
+                Resolved::Refuses(fit, mailbox) => Verdict::Refused(fit, mailbox),
+                Resolved::Unread(mailbox) => Verdict::Unread(mailbox),
+                Resolved::Nonsense(mailbox) => Verdict::Nonsense(mailbox),
+                Resolved::TooMany => Verdict::NoOpinion,
+            });
         }
-        let account = self.directory.quota_account(name).await?;
-        self.cache.put(name, &account);
-        match account {
-            Some(account) => Ok(self.judge(account, size)),
-            None => self.unknown(name, size).await,
-        }
-    }
-
-    /// Whether the name has only characters that user names have; others are not looked up.
-    fn may_be_user(&self, name: &str) -> bool {
-        self.name_characters.is_empty() || name.chars().all(|c| self.name_characters.contains(c))
-    }
-
-    fn judge(&self, account: QuotaAccount, size: u64) -> Verdict {
-        if account.limit_bytes < 0 {
-            return Verdict::Nonsense(account);
-        }
-        // Without a limit, usage does not matter.
-        if account.limit_bytes > 0 && account.usage_failure.is_some() {
-            return Verdict::Unread(account);
-        }
-        match self.bounds.check(account.limit_bytes, account.used_bytes.unwrap_or(0), size) {
-            Fit::Fits => Verdict::Success,
-            fit => Verdict::Refused(fit, account),
-        }
-    }
-
-    async fn unknown(&self, name: &str, size: u64) -> Result<Verdict, DirectoryError> {
-        if !self.resolve_aliases {
-            return Ok(Verdict::NoUser);
-        }
-        let found = resolve::resolve(&*self.directory, name, size, &self.bounds, &self.delimiters).await?;
-        Ok(match found {
-            Resolved::Nobody => Verdict::NoUser,
-            Resolved::Accepts => Verdict::Success,
-            Resolved::Refuses(fit, account) => Verdict::Refused(fit, account),
-            Resolved::Unread(account) => Verdict::Unread(account),
-            Resolved::TooMany => Verdict::NoOpinion,
+        Ok(match self.accounts.look(name, size).await? {
+            Finding::Unknown => Verdict::NoUser,
+            Finding::Fits => Verdict::Success,
+            Finding::Refused(fit, mailbox) => Verdict::Refused(fit, mailbox),
+            Finding::Unread(mailbox) => Verdict::Unread(mailbox),
+            Finding::Nonsense(mailbox) => Verdict::Nonsense(mailbox),
         })
     }
 
-    fn say(&self, name: &str, size: u64, verdict: Verdict) -> (Action, Outcome) {
+    /// Whether the name has only characters that user names have; others are not looked up.
+    pub(crate) fn may_be_user(&self, name: &str) -> bool {
+        self.name_characters.is_empty() || name.chars().all(|c| self.name_characters.contains(c))
+    }
+
+    /// The text of the answer.
+    pub(crate) fn text(&self, verdict: &Verdict) -> &str {
         match verdict {
-            Verdict::Success => (action(&self.success), Outcome::Success),
-            Verdict::NoUser => (action(&self.nouser), Outcome::NoUser),
-            Verdict::Refused(fit, account) => {
-                let (text, outcome) = match (fit, &self.toolarge) {
-                    (Fit::TooLarge, Some(text)) => (text, Outcome::TooLarge),
-                    _ => (&self.overquota, Outcome::OverQuota),
-                };
+            Verdict::Success => &self.success,
+            Verdict::NoUser => &self.nouser,
+            Verdict::Refused(Fit::TooLarge, _) => self.toolarge.as_ref().unwrap_or(&self.overquota),
+            Verdict::Refused(..) => &self.overquota,
+            Verdict::Nonsense(_) => TEMPORARY,
+            Verdict::Unread(_) => self.failure(USAGE_UNREAD),
+            Verdict::NoOpinion => "DUNNO",
+        }
+    }
+
+    fn say(&self, name: &str, size: u64, verdict: Verdict) -> (Action, Outcome) {
+        let text = self.text(&verdict);
+        let outcome = match &verdict {
+            Verdict::Success => Outcome::Success,
+            Verdict::NoUser => Outcome::NoUser,
+            Verdict::Refused(fit, mailbox) => {
+                let Mailbox { account, domain } = mailbox;
                 tracing::info!(
                     event = "refused",
                     rcpt = %name,
                     mailbox = %account.username,
                     used = account.used_bytes.unwrap_or(0),
                     limit = account.limit_bytes,
+                    domain_used = domain.as_ref().map(|domain| domain.used_bytes),
+                    domain_limit = domain.as_ref().map(|domain| domain.limit_bytes),
                     size,
                     action = %text
                 );
-                (action(text), outcome)
+                match (fit, &self.toolarge) {
+                    (Fit::TooLarge, Some(_)) => Outcome::TooLarge,
+                    _ => Outcome::OverQuota,
+                }
             }
-            Verdict::Nonsense(account) => {
+            Verdict::Nonsense(mailbox) => {
                 tracing::error!(
                     event = "not checked",
-                    mailbox = %account.username,
-                    limit = account.limit_bytes,
+                    mailbox = %mailbox.account.username,
+                    limit = mailbox.account.limit_bytes,
                     reason = "the quota of the mailbox is negative"
                 );
-                (Action::from(TEMPORARY), Outcome::Failed)
+                Outcome::Failed
             }
-            Verdict::Unread(account) => {
-                let cause = account.usage_failure.as_ref().map(ToString::to_string).unwrap_or_default();
+            Verdict::Unread(mailbox) => {
+                let cause = mailbox.account.usage_failure.as_deref().unwrap_or_default();
                 tracing::warn!(
                     event = "not checked",
                     rcpt = %name,
-                    mailbox = %account.username,
+                    mailbox = %mailbox.account.username,
                     reason = %format_args!("reading the usage of the mailbox: {cause}")
                 );
-                (self.failure(USAGE_UNREAD), Outcome::Failed)
+                Outcome::Failed
             }
             Verdict::NoOpinion => {
                 tracing::warn!(event = "not checked", rcpt = %name, reason = "aliases without end");
-                (Action::DUNNO, Outcome::NoOpinion)
+                Outcome::NoOpinion
             }
-        }
+        };
+        (action(text), outcome)
     }
 
     fn give_up(&self, name: &str, reason: &str) -> (Action, Outcome) {
         tracing::warn!(event = "not checked", rcpt = %name, reason);
-        (self.failure(TEMPORARY), Outcome::Failed)
+        (Action::from(self.failure(TEMPORARY)), Outcome::Failed)
     }
 
-    fn failure(&self, text: &'static str) -> Action {
+    fn failure(&self, text: &'static str) -> &'static str {
         match self.on_failure {
-            OnFailure::Defer => Action::from(text),
-            OnFailure::Pass => Action::DUNNO,
+            OnFailure::Defer => text,
+            OnFailure::Pass => "DUNNO",
         }
     }
+
+    /// The answer when the accounts could not be asked.
+    pub(crate) fn without_accounts(&self) -> &'static str {
+        self.failure(TEMPORARY)
+    }
+}
+
+/// Why there is no verdict.
+#[derive(Debug)]
+pub(crate) enum GivenUp {
+    Failed(DirectoryError),
+    /// Not within `lookup_timeout`.
+    Late,
 }
 
 /// The usual answer is one that needs no copy.
@@ -240,7 +269,7 @@ impl PolicyHandler for Checker {
     }
 
     fn overdue(&self) -> Action {
-        self.failure(TEMPORARY)
+        Action::from(self.without_accounts())
     }
 
     fn failed(&self, failure: Failure) {

@@ -1,54 +1,49 @@
-//! Users remembered for a few seconds: those that do not exist and those far from their limit. Usage of a mailbox near
-//! its limit always comes fresh.
+//! Answers of the database remembered for a few seconds. What may be remembered is the business of who asks: usage near
+//! a limit always comes fresh.
 
-use crate::limit::far_from_limit;
 use lru::LruCache;
-use outrider_core::directory::QuotaAccount;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What is known about a name.
-pub(crate) type Found = Option<QuotaAccount>;
+/// The longest name that is remembered, in octets: no address is longer (RFC 5321 section 4.5.3.1), and a memory bounded
+/// by its entries must not be filled with attributes of 8 KiB each.
+const LONGEST_NAME: usize = 512;
 
 /// The memory; empty for ever when its life is zero.
-pub(crate) struct Cache {
+pub(crate) struct Cache<T> {
     life: Duration,
-    users: Mutex<LruCache<String, (Instant, Found)>>,
+    entries: Mutex<LruCache<String, (Instant, T)>>,
 }
 
-impl Cache {
+impl<T: Clone> Cache<T> {
     pub(crate) fn new(life: Duration, size: usize) -> Self {
         let size = NonZeroUsize::new(size).unwrap_or(NonZeroUsize::MIN);
-        Cache { life, users: Mutex::new(LruCache::new(size)) }
+        Cache { life, entries: Mutex::new(LruCache::new(size)) }
     }
 
     /// What was found out about `name` a short while ago.
-    pub(crate) fn get(&self, name: &str) -> Option<Found> {
+    pub(crate) fn get(&self, name: &str) -> Option<T> {
         if self.life.is_zero() {
             return None;
         }
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let (until, found) = users.get(name)?;
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, found) = entries.get(name)?;
         if *until > Instant::now() {
             return Some(found.clone());
         }
-        users.pop(name);
+        entries.pop(name);
         None
     }
 
-    /// Remembers what was found out, if it may be.
-    pub(crate) fn put(&self, name: &str, found: &Found) {
-        let keep = found.as_ref().is_none_or(|account| {
-            account.usage_failure.is_none()
-                && account.limit_bytes >= 0
-                && far_from_limit(account.limit_bytes, account.used_bytes.unwrap_or(0))
-        });
-        if keep && !self.life.is_zero() {
-            let entry = (Instant::now() + self.life, found.clone());
-            self.users.lock().unwrap_or_else(PoisonError::into_inner).put(name.to_owned(), entry);
+    /// Remembers what was found out.
+    pub(crate) fn put(&self, name: &str, found: T) {
+        if self.life.is_zero() || name.len() > LONGEST_NAME {
+            return;
         }
+        let entry = (Instant::now() + self.life, found);
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).put(name.to_owned(), entry);
     }
 }
 
@@ -56,43 +51,20 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn account(limit_bytes: i64, used: i64) -> Found {
-        Some(QuotaAccount {
-            username: "u@d.example".into(),
-            limit_bytes,
-            used_bytes: Some(used),
-            usage_failure: None,
-        })
-    }
-
-    const MB: i64 = 1 << 20;
-
     #[tokio::test(start_paused = true)]
-    async fn only_what_cannot_matter_is_remembered_and_not_for_long() {
-        let cache = Cache::new(Duration::from_secs(3), 10);
-        cache.put("unknown", &None);
-        cache.put("far", &account(MB, 1000));
-        cache.put("unlimited", &account(0, i64::MAX));
-        cache.put("near", &account(MB, 1_000_000));
-        cache.put("wrong", &account(-1, 0));
-        assert_eq!(cache.get("unknown"), Some(None));
-        assert_eq!(cache.get("far"), Some(account(MB, 1000)));
-        assert_eq!(cache.get("unlimited"), Some(account(0, i64::MAX)));
-        assert_eq!(cache.get("near"), None);
-        assert_eq!(cache.get("wrong"), None);
-        tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(cache.get("far"), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bounds() {
+    async fn not_for_long_and_not_for_ever_more() {
         let cache = Cache::new(Duration::from_secs(3), 2);
         for name in ["a", "b", "c"] {
-            cache.put(name, &None);
+            cache.put(name, 1);
         }
-        assert_eq!((cache.get("a"), cache.get("c")), (None, Some(None)));
+        assert_eq!((cache.get("a"), cache.get("c")), (None, Some(1)));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(cache.get("c"), None);
+        let long = "x".repeat(LONGEST_NAME + 1);
+        cache.put(&long, 1);
+        assert_eq!(cache.get(&long), None);
         let off = Cache::new(Duration::ZERO, 2);
-        off.put("a", &None);
+        off.put("a", 1);
         assert_eq!(off.get("a"), None);
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! Postfix' policy delegation: attributes one a line (LF or CR LF), an empty line, and for each request one
 //! `action=` line and an empty line. Only `recipient` (the first), `protocol_state` (the first) and `size` (the last)
-//! are looked at, in states other than RCPT none. No attribute carries over to the next request.
+//! are looked at, in states other than RCPT (with `check_end_of_message` also END-OF-MESSAGE) none. No attribute carries
+//! over to the next request.
 //!
 //! ```text
 //! smtpd_recipient_restrictions = ..., check_policy_service inet:127.0.0.1:12340
@@ -19,21 +20,29 @@
 //! Whoever reaches the port can find out which mailboxes are full; it listens on loopback only by default. Names are
 //! bound as values, never written into SQL.
 
+mod account;
 mod answer;
 mod cache;
 mod counters;
+mod explain;
 mod limit;
 mod recipient;
 mod resolve;
 mod settings;
+mod usage;
 
-pub use settings::{Grace, OnFailure, Settings};
+pub use explain::{Explained, Explanation, Room, explain};
+pub use settings::{DoveadmSettings, DoveadmUrl, Grace, OnFailure, Settings, UsageSource};
 
+use account::Accounts;
 use answer::Checker;
 use counters::Counters;
+use outrider_core::clock::SharedClock;
 use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
-use outrider_core::directory::{self, Directory};
+use outrider_core::directory::{self, CachedDirectory, Directory, DirectorySettings};
 use outrider_core::policy_session;
+use outrider_core::sql::DbError;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Role of the listener.
@@ -65,12 +74,24 @@ impl Current {
         env: &Environment,
         counters: &Arc<Counters>,
     ) -> Result<Self, StartError> {
-        let state = &env.state_directory;
-        let opened = directory::open(settings.accounts, &settings.ldap, &settings.database, state).await;
-        let directory = opened.map_err(|error| StartError::Other(Box::new(error)))?;
-        let checker = Arc::new(Checker::new(settings, directory.clone(), counters.clone()));
+        let opened = open(settings, &env.state_directory, &env.clock).await;
+        let accounts = opened.map_err(|error| StartError::Other(Box::new(error)))?;
+        let directory = accounts.directory.clone();
+        let checker = Arc::new(Checker::new(settings, accounts, counters.clone()));
         Ok(Current { checker, directory })
     }
+}
+
+/// The accounts that the settings name. Never waits for a server.
+async fn open(settings: &Settings, state: &Path, clock: &SharedClock) -> Result<Accounts, DbError> {
+    let mut directory = directory::open(settings.accounts, &settings.ldap, &settings.database, state).await?;
+    if settings.resolve_aliases {
+        // Following asks for forwardings and domains first, for each recipient again.
+        let (cache_life, cache_size) = (settings.cache_life, settings.cache_size);
+        let memory = DirectorySettings { cache_life, cache_size };
+        directory = Arc::new(CachedDirectory::new(directory, &memory, clock.clone()));
+    }
+    Accounts::new(settings, directory)
 }
 
 impl Daemon for QuotaStatus {

@@ -43,17 +43,28 @@ impl Bounds {
             return Fit::Fits;
         }
         let used = u128::try_from(used).unwrap_or(0);
-        let most = limit
-            + match self.grace {
-                Grace::Percent(percent) => limit * u128::from(percent) / 100,
-                Grace::Bytes(bytes) => u128::from(bytes),
-            };
+        let most = limit + self.grace_above(limit);
         if used < limit && used + size <= most {
             Fit::Fits
         } else if size > most {
             Fit::TooLarge
         } else {
             Fit::Full
+        }
+    }
+
+    fn grace_above(&self, limit: u128) -> u128 {
+        match self.grace {
+            Grace::Percent(percent) => limit * u128::from(percent) / 100,
+            Grace::Bytes(bytes) => u128::from(bytes),
+        }
+    }
+
+    /// What a message may exceed a limit by, in bytes; 0 where there is no limit.
+    pub(crate) fn grace_of(&self, limit: i64) -> u64 {
+        match u128::try_from(limit) {
+            Ok(0) | Err(_) => 0,
+            Ok(limit) => u64::try_from(self.grace_above(limit)).unwrap_or(u64::MAX),
         }
     }
 }

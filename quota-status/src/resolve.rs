@@ -1,16 +1,18 @@
 //! Following an address to the mailboxes behind it (`resolve_aliases`).
 //!
-//! The order is that of Postfix' maps on an iRedMail server: mailbox, alias or forwarding, alias domain, catch-all.
-//! Addresses already seen are not followed again, so loops end; more than [`MAX_DEPTH`] steps in a row or
-//! [`MAX_NODES`] addresses in all end the search without an opinion.
+//! The order is that of Postfix' maps on an iRedMail server: alias or forwarding, mailbox, alias domain, catch-all. A
+//! mailbox that forwards counts as one only if it is among its own targets, as it is when it keeps a copy. Addresses already
+//! seen are not followed again, so loops end; more than [`MAX_DEPTH`] steps in a row or [`MAX_NODES`] addresses in all end
+//! the search without an opinion.
 //!
 //! Mail is refused only when every local mailbox is full and nothing leads elsewhere. The search stops at the
 //! first mailbox with room and at the first address outside. A mailbox whose usage cannot be read decides nothing as long
-//! as there is such a one.
+//! as there is such a one; a mailbox that exists but is not checked has room, and so has a mailing list.
 
-use crate::limit::{Bounds, Fit};
+use crate::account::{Accounts, Finding, Mailbox};
+use crate::limit::Fit;
 use crate::recipient;
-use outrider_core::directory::{Directory, DirectoryError, DomainScope, QuotaAccount};
+use outrider_core::directory::{Directory, DirectoryError, DomainScope};
 use std::collections::{HashSet, VecDeque};
 
 /// Aliases in a row.
@@ -25,31 +27,95 @@ pub(crate) enum Resolved {
     Nobody,
     /// A mailbox with room, or an address outside.
     Accepts,
-    /// All mailboxes refuse; the account is the last one looked at.
-    Refuses(Fit, QuotaAccount),
-    /// Nobody accepts for certain, and the usage of this account could not be read.
-    Unread(QuotaAccount),
+    /// All mailboxes refuse; this is the last one looked at.
+    Refuses(Fit, Mailbox),
+    /// Nobody accepts for certain, and the usage of this mailbox could not be read.
+    Unread(Mailbox),
+    /// The address is a mailbox whose limit is negative.
+    Nonsense(Mailbox),
     /// The search was given up.
     TooMany,
 }
 
-/// Follows `name`, which is no mailbox, for a message of `size` bytes.
+/// One address that was looked at.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) address: String,
+    /// Aliases between it and the recipient.
+    pub(crate) depth: usize,
+    pub(crate) targets: Vec<String>,
+    pub(crate) what: What,
+}
+
+/// What an address turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// It only leads to other addresses.
+    Forwards,
+    /// A mailbox, whatever its state.
+    Mailbox,
+    /// A mailbox that the quota service is not to look at, or a mailing list.
+    Unchecked,
+    /// An address of another server, a program, a local account.
+    Outside,
+    /// Nothing.
+    Nobody,
+}
+
+/// Follows `name` for a message of `size` bytes. Each address looked at is written into `steps`, if somebody wants to
+/// know.
 pub(crate) async fn resolve(
-    directory: &dyn Directory,
+    accounts: &Accounts,
     name: &str,
     size: u64,
-    bounds: &Bounds,
     delimiters: &str,
+    mut steps: Option<&mut Vec<Step>>,
 ) -> Result<Resolved, DirectoryError> {
+    let directory = &*accounts.directory;
     let mut seen = HashSet::from([name.to_owned()]);
-    let mut queue: VecDeque<(String, usize)> = VecDeque::new();
-    let mut refused: Option<(Fit, QuotaAccount)> = None;
-    let mut unread: Option<QuotaAccount> = None;
-    let mut targets = targets_of(directory, name).await?;
-    let mut depth = 0;
-    loop {
+    let mut queue = VecDeque::from([(name.to_owned(), 0)]);
+    let mut refused: Option<(Fit, Mailbox)> = None;
+    let mut unread: Option<Mailbox> = None;
+    while let Some((address, depth)) = queue.pop_front() {
+        let mut targets = forwardings(directory, &address, delimiters).await?;
+        let forwards_only = !targets.is_empty() && !targets.contains(&address);
+        let finding = match forwards_only {
+            true => Finding::Unknown,
+            false => accounts.look(&address, size).await?,
+        };
+        let mut what = if finding == Finding::Unknown { What::Forwards } else { What::Mailbox };
+        if what == What::Forwards && targets.is_empty() {
+            targets = other_ways(directory, &address, delimiters).await?;
+        }
+        if what == What::Forwards && !targets.iter().any(|target| *target != address) {
+            // With itself as its target it is delivered here: to a mailbox, or to a mailing list of mlmmj.
+            what = match depth > 0 && !targets.is_empty() {
+                true => What::Unchecked,
+                false => without_targets(directory, &address, depth).await?,
+            };
+        }
+        if let Some(steps) = steps.as_deref_mut() {
+            steps.push(Step { address: address.clone(), depth, targets: targets.clone(), what });
+        }
+        match finding {
+            Finding::Fits => return Ok(Resolved::Accepts),
+            // A negative limit is a mistake of the administrator; it must not cost a whole list its mail.
+            Finding::Nonsense(mailbox) if depth == 0 => return Ok(Resolved::Nonsense(mailbox)),
+            Finding::Nonsense(_) => return Ok(Resolved::Accepts),
+            Finding::Unread(mailbox) => {
+                unread.get_or_insert(mailbox);
+            }
+            // "Too large" is true of a list only if it is true of all its members.
+            Finding::Refused(fit, mailbox) => {
+                let all = refused.is_none_or(|(others, _)| others == Fit::TooLarge);
+                refused = Some((if all { fit } else { Fit::Full }, mailbox));
+            }
+            Finding::Unknown if matches!(what, What::Outside | What::Unchecked) => {
+                return Ok(Resolved::Accepts);
+            }
+            Finding::Unknown => {}
+        }
         for target in targets {
-            let target = recipient::member(&target, delimiters);
             if seen.contains(&target) {
                 continue;
             }
@@ -59,71 +125,72 @@ pub(crate) async fn resolve(
             seen.insert(target.clone());
             queue.push_back((target, depth + 1));
         }
-        let Some((address, level)) = queue.pop_front() else { break };
-        depth = level;
-        targets = Vec::new();
-        if let Some(account) = directory.quota_account(&address).await? {
-            if account.limit_bytes > 0 && account.usage_failure.is_some() {
-                unread.get_or_insert(account);
-                continue;
-            }
-            // A negative limit is a mistake of the administrator; it must not cost a whole list its mail.
-            match bounds.check(account.limit_bytes.max(0), account.used_bytes.unwrap_or(0), size) {
-                Fit::Fits => return Ok(Resolved::Accepts),
-                // "Too large" is true of the list only if it is true of all its members.
-                fit => {
-                    let all = refused.is_none_or(|(others, _)| others == Fit::TooLarge);
-                    refused = Some((if all { fit } else { Fit::Full }, account));
-                }
-            }
-            continue;
-        }
-        targets = targets_of(directory, &address).await?;
-        if targets.is_empty() && !is_local(directory, &address).await? {
-            return Ok(Resolved::Accepts);
-        }
     }
     Ok(match (unread, refused) {
-        (Some(account), _) => Resolved::Unread(account),
-        (None, Some((fit, account))) => Resolved::Refuses(fit, account),
+        (Some(mailbox), _) => Resolved::Unread(mailbox),
+        (None, Some((fit, mailbox))) => Resolved::Refuses(fit, mailbox),
         (None, None) => Resolved::Nobody,
     })
 }
 
-/// Where mail to an address that is no mailbox goes.
-async fn targets_of(directory: &dyn Directory, address: &str) -> Result<Vec<String>, DirectoryError> {
+async fn forwardings(
+    directory: &dyn Directory,
+    address: &str,
+    delimiters: &str,
+) -> Result<Vec<String>, DirectoryError> {
     let targets = directory.forwarding_targets(address).await?;
-    if !targets.is_empty() {
-        return Ok(targets);
-    }
-    let Some((local, domain)) = address.rsplit_once('@') else { return Ok(Vec::new()) };
-    if let Some(target) = directory.alias_target(domain).await? {
-        return Ok(vec![format!("{local}@{target}")]);
-    }
-    directory.forwarding_targets(domain).await
+    Ok(targets.iter().map(|target| recipient::member(target, delimiters)).collect())
 }
 
-async fn is_local(directory: &dyn Directory, address: &str) -> Result<bool, DirectoryError> {
-    match address.rsplit_once('@') {
-        Some((_, domain)) => directory.is_local_domain(domain, DomainScope::ALL).await,
-        // A program, a file, a local account: not for us to judge.
-        None => Ok(false),
+/// Where mail to an address goes that is neither a mailbox nor has forwardings: to the same name in the domain of which its
+/// own is an alias, or to the catch-all addresses.
+pub(crate) async fn other_ways(
+    directory: &dyn Directory,
+    address: &str,
+    delimiters: &str,
+) -> Result<Vec<String>, DirectoryError> {
+    let Some((local, domain)) = address.rsplit_once('@') else { return Ok(Vec::new()) };
+    match directory.alias_target(domain).await? {
+        Some(target) => Ok(vec![format!("{local}@{target}")]),
+        None => forwardings(directory, domain, delimiters).await,
     }
+}
+
+/// What an address is that leads nowhere and is no mailbox to be checked. The recipient itself is what Postfix asks
+/// about, so there is nothing to tell about it.
+async fn without_targets(
+    directory: &dyn Directory,
+    address: &str,
+    depth: usize,
+) -> Result<What, DirectoryError> {
+    if depth == 0 {
+        return Ok(What::Nobody);
+    }
+    let local = match address.rsplit_once('@') {
+        Some((_, domain)) => directory.is_local_domain(domain, DomainScope::ALL).await?,
+        // A program, a file, a local account: not for us to judge.
+        None => false,
+    };
+    Ok(match local {
+        false => What::Outside,
+        true if directory.mailbox_exists(address).await? => What::Unchecked,
+        true => What::Nobody,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Grace;
+    use crate::settings::Settings;
     use outrider_core::directory::SqlDirectory;
     use outrider_core::schema::Database;
+    use outrider_core::settings::Interval;
     use outrider_core::sql::{DatabaseSettings, Db, Stmt, Value};
-
-    const BOUNDS: Bounds = Bounds { grace: Grace::Percent(10), max_mail_size: 0 };
+    use std::sync::Arc;
 
     struct Tables {
         db: Db,
-        directory: SqlDirectory,
+        accounts: Accounts,
         _folder: tempfile::TempDir,
     }
 
@@ -132,8 +199,10 @@ mod tests {
         async fn new() -> Tables {
             let folder = tempfile::tempdir().unwrap();
             let db = DatabaseSettings::default().open(Database::Vmail, folder.path()).await.unwrap();
-            let directory = SqlDirectory::new(db.clone());
-            let tables = Tables { db, directory, _folder: folder };
+            let directory = Arc::new(SqlDirectory::new(db.clone()));
+            let settings = Settings { cache_life: Interval::seconds(0), ..Settings::default() };
+            let accounts = Accounts::new(&settings, directory).unwrap();
+            let tables = Tables { db, accounts, _folder: folder };
             const DOMAIN: Stmt = Stmt::same("INSERT INTO domain (domain) VALUES (?)");
             const MAILBOX: Stmt =
                 Stmt::same("INSERT INTO mailbox (username, domain, quota) VALUES (?, ?, ?)");
@@ -163,7 +232,7 @@ mod tests {
         }
 
         async fn resolve(&self, name: &str, size: u64) -> Resolved {
-            resolve(&self.directory, name, size, &BOUNDS, "+").await.unwrap()
+            resolve(&self.accounts, name, size, "+", None).await.unwrap()
         }
 
         async fn refused(&self, name: &str, size: u64) -> Option<Fit> {
@@ -200,6 +269,50 @@ mod tests {
         }
         assert_eq!(tables.resolve("nobody@d.example", 1).await, Resolved::Nobody);
         assert_eq!(tables.resolve("", 1).await, Resolved::Nobody);
+    }
+
+    #[tokio::test]
+    async fn forwarding_mailboxes_count_only_where_they_keep_a_copy() {
+        let tables = Tables::new().await;
+        let cases: &[(&str, &[&str], Option<Fit>)] = &[
+            // The mailbox has room or not, mail goes elsewhere all the same.
+            ("full@d.example", &["room@d.example"], None),
+            ("full@d.example", &["x@remote.example"], None),
+            ("room@d.example", &["big@d.example"], Some(Fit::Full)),
+            ("full@d.example", &["full@d.example", "big@d.example"], Some(Fit::Full)),
+            ("full@d.example", &["full@d.example", "x@remote.example"], None),
+            ("full@d.example", &["full@d.example"], Some(Fit::Full)),
+        ];
+        for (name, targets, expected) in cases {
+            tables.run(&Stmt::same("DELETE FROM forwardings"), &[]).await;
+            tables.forward(name, targets).await;
+            assert_eq!(tables.refused(name, 1).await, *expected, "{name} to {targets:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_member_who_is_not_checked_has_room() {
+        let tables = Tables::new().await;
+        tables.forward("list@d.example", &["full@d.example", "room@d.example"]).await;
+        tables.forward("room@d.example", &["room@d.example"]).await;
+        const FILL: Stmt =
+            Stmt::same("UPDATE used_quota SET bytes = 1048576 WHERE username = 'room@d.example'");
+        const SWITCH_OFF: Stmt =
+            Stmt::same("UPDATE mailbox SET \"enablequota-status\" = 0 WHERE username = 'room@d.example'");
+        tables.run(&FILL, &[]).await;
+        assert_eq!(tables.refused("list@d.example", 1).await, Some(Fit::Full));
+        tables.run(&SWITCH_OFF, &[]).await;
+        assert_eq!(tables.refused("list@d.example", 1).await, None);
+        // Of the recipient itself nothing is known then, as without following.
+        assert_eq!(tables.resolve("room@d.example", 1).await, Resolved::Nobody);
+        // Mailboxes need no row that leads to themselves.
+        tables.run(&Stmt::same("DELETE FROM forwardings WHERE address = 'room@d.example'"), &[]).await;
+        assert_eq!(tables.refused("list@d.example", 1).await, None);
+        // A mailing list, of which only its own row is there.
+        tables.forward("both@d.example", &["full@d.example", "team@d.example"]).await;
+        assert_eq!(tables.refused("both@d.example", 1).await, Some(Fit::Full));
+        tables.forward("team@d.example", &["team@d.example"]).await;
+        assert_eq!(tables.refused("both@d.example", 1).await, None);
     }
 
     #[tokio::test]

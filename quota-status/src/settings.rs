@@ -4,12 +4,17 @@
 use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::settings::{
     DaemonSettings, Documented, Findings, FrameSettings, Interval, LimitSettings, ListenAddress,
-    ListenerSpec, LogSettings, MetricsSettings, ProcessSettings, SectionDoc, Size,
+    ListenerSpec, LogSettings, MetricsSettings, ProcessSettings, Secret, SectionDoc, Size,
 };
 use outrider_core::sql::DatabaseSettings;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
+
+mod doveadm_url;
+
+pub use doveadm_url::DoveadmUrl;
 
 outrider_core::settings! {
     /// Refuses mail to full mailboxes while it is still in the SMTP dialogue. An empty file serves an iRedMail server.
@@ -35,9 +40,22 @@ outrider_core::settings! {
         /// Characters that a user name may have; mail to others counts as for an unknown user. Empty: all.
         pub auth_username_chars: String =
             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567890.-_@".to_owned(),
-        /// Follow alias domains, aliases and catch-all addresses to the mailboxes behind them. Mail is refused
-        /// when every local mailbox is full and no remote address is among them. Dovecot does not do this.
+        /// Follow alias domains, aliases, forwardings and catch-all addresses to the mailboxes behind them. Mail is
+        /// refused when every local mailbox is full and no remote address is among them. Dovecot does not do this.
         pub resolve_aliases: bool = false,
+        /// Answer at END-OF-MESSAGE as well (smtpd_end_of_data_restrictions), where Postfix knows the true size of the
+        /// message; mail with several recipients passes there. Dovecot does not do this.
+        pub check_end_of_message: bool = false,
+        /// Refuse mail too when the mailboxes of the domain together use what the domain may (`domain.maxquota`). Only
+        /// with accounts = "sql" and usage = "sql". Dovecot does not do this.
+        pub domain_quota: bool = false,
+        /// Where the usage of a mailbox is read: "sql" (table used_quota), "maildirsize" (the file in the mailbox, which
+        /// this daemon must be allowed to read) or "doveadm" (Dovecot's HTTP interface, section doveadm).
+        pub usage: UsageSource = UsageSource::Sql,
+        /// The longest wait for usage that is not in the database.
+        pub usage_timeout: Interval = Interval::seconds(2),
+        /// Dovecot's HTTP interface, for usage = "doveadm".
+        pub doveadm: DoveadmSettings = DoveadmSettings::default(),
         /// The answer when the accounts or the usage of a mailbox cannot be read: "defer" (DEFER_IF_PERMIT Temporary
         /// internal error, or Internal quota calculation error for the usage) or "pass" (DUNNO).
         pub on_failure: OnFailure = OnFailure::Defer,
@@ -62,6 +80,32 @@ outrider_core::settings! {
         /// Bounds on what clients may use.
         pub limits: LimitSettings = LimitSettings::default(),
     }
+}
+
+outrider_core::settings! {
+    /// Dovecot's HTTP interface, for usage = "doveadm".
+    pub struct DoveadmSettings {
+        /// Its address, such as "http://127.0.0.1:8080/doveadm/v1"; http only on this machine.
+        pub url: DoveadmUrl = DoveadmUrl::local(),
+        /// The key, as doveadm_api_key in Dovecot, or "file:/path".
+        pub api_key: Secret = Secret::default(),
+        /// The authorities that may sign the certificate of an https address, as a PEM file; those of the system if not
+        /// set.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub ca_file: Option<PathBuf> = None,
+    }
+}
+
+/// Setting `usage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UsageSource {
+    /// Table `used_quota`, as Dovecot's dict and quota_clone write it.
+    Sql,
+    /// The file of Dovecot's maildir quota.
+    Maildirsize,
+    /// Dovecot's HTTP interface.
+    Doveadm,
 }
 
 /// Setting `on_failure`.
@@ -150,13 +194,17 @@ impl DaemonSettings for Settings {
     fn check(&self, findings: &mut Findings) {
         self.database.check("database", findings);
         self.accounts.check(&self.ldap, findings);
-        if self.accounts == AccountSource::Ldap && self.database.iredadmin.is_none() {
+        if self.accounts == AccountSource::Ldap
+            && self.usage == UsageSource::Sql
+            && self.database.iredadmin.is_none()
+        {
             findings.error(
                 "database.iredadmin",
                 "is not set: an LDAP tree does not say how full a mailbox is",
                 "name the database with table used_quota",
             );
         }
+        self.check_usage(findings);
         let answers = [
             ("quota_status_success", Some(&self.quota_status_success)),
             ("quota_status_nouser", Some(&self.quota_status_nouser)),
@@ -183,9 +231,11 @@ impl DaemonSettings for Settings {
                 );
             }
         }
-        for (key, limit) in
-            [("lookup_timeout", self.lookup_timeout), ("limits.request_timeout", self.limits.request_timeout)]
-        {
+        for (key, limit) in [
+            ("lookup_timeout", self.lookup_timeout),
+            ("usage_timeout", self.usage_timeout),
+            ("limits.request_timeout", self.limits.request_timeout),
+        ] {
             if limit.duration().is_zero() {
                 findings.error(key, "no database answers in no time", "use \"3s\"");
             }
@@ -208,6 +258,51 @@ impl DaemonSettings for Settings {
 
     fn describe() -> SectionDoc {
         Self::document()
+    }
+}
+
+impl Settings {
+    fn check_usage(&self, findings: &mut Findings) {
+        if self.domain_quota && (self.accounts, self.usage) != (AccountSource::Sql, UsageSource::Sql) {
+            findings.error(
+                "domain_quota",
+                "only the tables of database vmail know what a domain may use and does",
+                "leave it out, or set accounts and usage to \"sql\"",
+            );
+        }
+        if self.usage != UsageSource::Sql && self.usage_timeout >= self.lookup_timeout {
+            findings.warning(
+                "usage_timeout",
+                "is not shorter than lookup_timeout, which then ends the wait",
+                "keep it below",
+            );
+        }
+        if self.usage == UsageSource::Doveadm {
+            self.doveadm.check("doveadm", findings);
+        }
+    }
+}
+
+impl DoveadmSettings {
+    fn check(&self, section: &str, findings: &mut Findings) {
+        let key = |name: &str| format!("{section}.{name}");
+        if self.api_key.is_empty() {
+            findings.error(
+                key("api_key"),
+                "is not set: Dovecot answers nobody without it",
+                "write \"file:/etc/outrider/doveadm.key\", with the key of doveadm_api_key in that file",
+            );
+        }
+        if !self.api_key.expose().bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            findings.error(key("api_key"), "a key is one line of printable ASCII", "");
+        }
+        if !self.url.is_encrypted() && !self.url.is_loopback() {
+            findings.error(
+                key("url"),
+                "the key would go over the network for everybody to read",
+                "use https:// (ssl = yes in Dovecot's inet_listener http), or an address of this machine",
+            );
+        }
     }
 }
 
@@ -245,5 +340,45 @@ mod tests {
         };
         wrong.check(&mut findings);
         assert_eq!(findings.iter().count(), 3, "{findings}");
+    }
+
+    #[test]
+    fn sources_of_usage_that_cannot_work_are_told() {
+        let doveadm = |url: &str, key: &str| Settings {
+            usage: UsageSource::Doveadm,
+            doveadm: DoveadmSettings {
+                url: url.parse().unwrap(),
+                api_key: Secret::new(key),
+                ..DoveadmSettings::default()
+            },
+            ..Settings::default()
+        };
+        let ldap = |usage| Settings {
+            accounts: AccountSource::Ldap,
+            ldap: LdapSettings { base_dn: "o=domains".into(), ..LdapSettings::default() },
+            usage,
+            ..Settings::default()
+        };
+        for (settings, key) in [
+            (doveadm("http://127.0.0.1:8080", "k"), ""),
+            (doveadm("http://localhost:8080", "k"), ""),
+            (doveadm("https://imap.example.com", "k"), ""),
+            (doveadm("http://imap.example.com", "k"), "doveadm.url"),
+            (doveadm("http://127.0.0.1", ""), "doveadm.api_key"),
+            (doveadm("http://127.0.0.1", "a\nb"), "doveadm.api_key"),
+            (Settings { domain_quota: true, ..Settings::default() }, ""),
+            (
+                Settings { domain_quota: true, usage: UsageSource::Maildirsize, ..Settings::default() },
+                "domain_quota",
+            ),
+            (ldap(UsageSource::Sql), "database.iredadmin"),
+            (ldap(UsageSource::Maildirsize), ""),
+        ] {
+            let mut findings = Findings::new();
+            settings.check(&mut findings);
+            let text = findings.to_string();
+            assert_eq!(findings.is_fatal(), !key.is_empty(), "{text}");
+            assert!(text.contains(key) && !text.contains("a\nb"), "{text}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The accounts directory on the tables of each server.
 
-use outrider_core::directory::{AccountSource, Directory, DomainScope, ListKind, SenderRights, SqlDirectory};
+use outrider_core::directory::{
+    AccountSource, Directory, DomainQuota, DomainScope, ListKind, SenderRights, SqlDirectory,
+};
 use outrider_core::sql::Stmt;
 
 use crate::ground::Ground;
@@ -125,6 +127,42 @@ pub(crate) async fn answers(ground: &Ground) {
     assert_eq!(directory.used_quota("new@example.com").await, Ok(None));
     assert_eq!(directory.forwarding_targets("team@example.com").await, Ok(vec!["u@example.com".to_owned()]));
     questions_of_ldap_rules(&directory).await;
+    questions_of_the_quota_service(ground, &directory).await;
+}
+
+/// Limits without usage, limits of domains, and where mail lies.
+async fn questions_of_the_quota_service(ground: &Ground, directory: &SqlDirectory) {
+    let account = directory.quota_limit("U@Example.com").await.expect("answered").expect("an account");
+    assert_eq!((&*account.username, account.limit_bytes), ("u@example.com", 10 << 20));
+    assert_eq!((account.used_bytes, account.usage_failure), (None, None));
+    for address in ["off@example.com", "u@backup.example", "nick@example.com", "nobody@example.com"] {
+        assert_eq!(directory.quota_limit(address).await, Ok(None), "{address}");
+    }
+    assert_eq!(directory.domain_quota("example.com").await, Ok(None), "no limit");
+    ground
+        .script(
+            "UPDATE domain SET maxquota = 100; \
+             INSERT INTO used_quota (username, bytes, messages) VALUES ('new@example.com', 7, 1), ('x@other.example', 9, 1)",
+        )
+        .await;
+    let shared = |used_bytes| Ok(Some(DomainQuota { limit_bytes: 100 << 20, used_bytes }));
+    assert_eq!(directory.domain_quota("Example.com").await, shared(5_000_000_007));
+    assert_eq!(directory.domain_quota("backup.example").await, shared(0));
+    for domain in ["off.example", "other.example", "alias.example", ""] {
+        assert_eq!(directory.domain_quota(domain).await, Ok(None), "{domain}");
+    }
+    ground
+        .script(
+            "UPDATE mailbox SET storagebasedirectory = '/var/VMAIL', storagenode = 'vmail1', maildir = 'example.com/U/' \
+             WHERE username = 'u@example.com'; \
+             UPDATE mailbox SET mailboxformat = 'mdbox' WHERE username = 'new@example.com'",
+        )
+        .await;
+    let folder = directory.maildir("U@example.com").await;
+    assert_eq!(folder, Ok(Some("/var/vmail/vmail1/example.com/u/Maildir".to_owned())));
+    for username in ["new@example.com", "nobody@example.com"] {
+        assert_eq!(directory.maildir(username).await, Ok(None), "{username}");
+    }
 }
 
 /// What the rules about LDAP trees ask, answered from tables.
@@ -225,6 +263,9 @@ pub(crate) async fn odd_names_find_nothing_and_break_nothing(ground: &Ground) {
             assert_eq!(directory.password_last_change(name).await, Ok(None), "{name:?}");
             assert_eq!(directory.mailbox_exists(name).await, Ok(false), "{name:?}");
             assert_eq!(directory.quota_account(name).await, Ok(None), "{name:?}");
+            assert_eq!(directory.quota_limit(name).await, Ok(None), "{name:?}");
+            assert_eq!(directory.domain_quota(name).await, Ok(None), "{name:?}");
+            assert_eq!(directory.maildir(name).await, Ok(None), "{name:?}");
             assert_eq!(directory.used_quota(name).await, Ok(None), "{name:?}");
         }
     }

@@ -2,14 +2,17 @@
 
 use anyhow::Result;
 use outrider_tests::message::Message;
-use outrider_tests::site::{ANNA, BOB, CARLA, FULL, Plan, Site};
+use outrider_tests::site::{ALIAS_DOMAIN, ANNA, BOB, CARLA, FULL, Plan, Site};
 use outrider_tests::store::Server;
+use outrider_tests::wait::wait_for;
 
 crate::on_both_servers!(
     unknown_triplet_is_greylisted_and_passes_later,
     forged_sender_is_refused,
     sender_beyond_the_limit_is_refused,
     full_mailbox_is_refused_at_rcpt,
+    deliveries_fill_a_mailbox_until_rcpt_refuses,
+    true_size_and_alias_of_a_full_mailbox_are_refused,
 );
 
 fn unknown_triplet_is_greylisted_and_passes_later(server: Server) -> Result<()> {
@@ -124,5 +127,59 @@ fn full_mailbox_is_refused_at_rcpt(server: Server) -> Result<()> {
     site.store.execute("vmail", "UPDATE mailbox SET quota = 10 WHERE username = 'u1@local.example'")?;
     let outcome = site.from_outside()?.send(BOB, " SIZE=14000000", &["u1@local.example"], &text)?;
     assert_eq!(outcome.decisive().code, 552, "{outcome:?}");
+    Ok(())
+}
+
+/// `size` bytes, roughly.
+fn large(to: &str, tag: &str, size: usize) -> Vec<u8> {
+    let line = "A line of the large message, which is there to take room in a mailbox.\r\n";
+    Message::new(BOB, to, tag).body(line.repeat(size / line.len())).bytes()
+}
+
+/// Nobody but Dovecot writes `used_quota` here.
+fn deliveries_fill_a_mailbox_until_rcpt_refuses(server: Server) -> Result<()> {
+    const USER: &str = "u2@local.example";
+    let site = Site::start(&Plan::plain(server).quota())?;
+    site.store.execute("vmail", &format!("UPDATE mailbox SET quota = 1 WHERE username = '{USER}'"))?;
+    let outcome = site.from_outside()?.send(BOB, "", &[USER], &large(USER, "filling", 1_080_000))?;
+    assert!(outcome.accepted(), "{outcome:?}");
+    site.dovecot.wait_for_message(USER, "<filling@");
+    let used = || -> Option<i64> {
+        let sql = format!("SELECT bytes FROM used_quota WHERE username = '{USER}'");
+        site.store.query("vmail", &sql).ok()?.first()?.trim().parse().ok()
+    };
+    wait_for("Dovecot to write what is used", || used().filter(|bytes| *bytes > 1 << 20));
+    let small = Message::new(BOB, USER, "small").bytes();
+    let outcome = site.from_outside()?.send(BOB, "", &[USER], &small)?;
+    assert_eq!(outcome.recipients[0].code, 552, "{outcome:?}");
+    assert!(outcome.recipients[0].text.contains("5.2.2"), "{outcome:?}");
+    site.dovecot.expunge(USER)?;
+    wait_for("Dovecot to write that the room is free", || used().filter(|bytes| *bytes < 1 << 20));
+    let outcome = site.from_outside()?.send(BOB, "", &[USER], &small)?;
+    assert!(outcome.accepted(), "{outcome:?}");
+    site.dovecot.wait_for_message(USER, "<small@");
+    Ok(())
+}
+
+fn true_size_and_alias_of_a_full_mailbox_are_refused(server: Server) -> Result<()> {
+    const USER: &str = "u3@local.example";
+    let site = Site::start(&Plan::plain(server).quota_with_extras())?;
+    site.store.execute("vmail", &format!("UPDATE mailbox SET quota = 1 WHERE username = '{USER}'"))?;
+    // A client that says nothing about the size passes at RCPT, and not when the message is there.
+    let text = large(USER, "larger", 1_300_000);
+    let outcome = site.from_outside()?.send(BOB, "", &[USER], &text)?;
+    assert!(outcome.recipients[0].is_positive(), "{outcome:?}");
+    assert_eq!(outcome.decisive().code, 552, "{outcome:?}");
+    // For several recipients Postfix names none then.
+    let outcome = site.from_outside()?.send(BOB, "", &[USER, ANNA], &text)?;
+    assert!(outcome.accepted(), "{outcome:?}");
+    let outcome = site.from_outside()?.send(BOB, "", &[USER], &Message::new(BOB, USER, "fits").bytes())?;
+    assert!(outcome.accepted(), "{outcome:?}");
+    // The full mailbox under the other name of its domain.
+    let alias = format!("full@{ALIAS_DOMAIN}");
+    let outcome =
+        site.from_outside()?.send(BOB, "", &[&alias], &Message::new(BOB, &alias, "alias").bytes())?;
+    assert_eq!(outcome.decisive().code, 552, "{outcome:?}");
+    assert!(!outcome.recipients[0].is_positive(), "{outcome:?}");
     Ok(())
 }

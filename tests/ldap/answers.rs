@@ -200,7 +200,14 @@ async fn mailboxes(directory: &dyn Directory) {
         let account = directory.quota_account(address).await.expect("answered");
         let account = account.as_ref().map(|found| (&*found.username, found.limit_bytes, found.used_bytes));
         assert_eq!(account, expected, "{address}");
+        let limit = directory.quota_limit(address).await.expect("answered");
+        let limit = limit.as_ref().map(|found| (&*found.username, found.limit_bytes, found.used_bytes));
+        assert_eq!(limit, expected.map(|(name, limit, _)| (name, limit, None)), "{address}");
     }
+    let folder = directory.maildir("Alice@example.com").await;
+    assert_eq!(folder, Ok(Some("/var/vmail/vmail1/example.com/a/l/i/alice/Maildir".to_owned())));
+    assert_eq!(directory.maildir("nobody@example.com").await, Ok(None));
+    assert_eq!(directory.domain_quota("example.com").await, Ok(None));
     assert_eq!(directory.used_quota("ALICE@example.com").await, Ok(Some(5_000_000_000)));
     assert_eq!(directory.used_quota("bob@example.com").await, Ok(None));
 }
@@ -303,6 +310,8 @@ async fn nothing_but_values(directory: &dyn Directory, server: &Slapd) {
             assert_eq!(directory.password_last_change_day(name).await, Ok(None), "{shown:?}");
             assert_eq!(directory.mailbox_exists(name).await, Ok(false), "{shown:?}");
             assert_eq!(directory.quota_account(name).await, Ok(None), "{shown:?}");
+            assert_eq!(directory.quota_limit(name).await, Ok(None), "{shown:?}");
+            assert_eq!(directory.maildir(name).await, Ok(None), "{shown:?}");
             assert_eq!(directory.used_quota(name).await, Ok(None), "{shown:?}");
         }
     }

@@ -1,8 +1,8 @@
 //! Answers of a directory remembered for a short while.
 
 use super::{
-    AccountSource, Answer, Directory, DirectoryError, DomainScope, ListEntry, ListKind, QuotaAccount,
-    SenderRights,
+    AccountSource, Answer, Directory, DirectoryError, DomainQuota, DomainScope, ListEntry, ListKind,
+    QuotaAccount, SenderRights,
 };
 use crate::clock::SharedClock;
 use crate::daemon::DependencyHealth;
@@ -312,6 +312,18 @@ impl<D: Directory + ?Sized> Directory for CachedDirectory<D> {
 
     fn quota_account<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>> {
         self.inner.quota_account(address)
+    }
+
+    fn quota_limit<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>> {
+        self.inner.quota_limit(address)
+    }
+
+    fn domain_quota<'a>(&'a self, domain: &'a str) -> Answer<'a, Option<DomainQuota>> {
+        self.inner.domain_quota(domain)
+    }
+
+    fn maildir<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>> {
+        self.inner.maildir(username)
     }
 
     fn used_quota<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>> {

@@ -73,8 +73,17 @@ pub struct QuotaAccount {
     pub limit_bytes: i64,
     /// Bytes used, where the same question finds them; `None` when there is no row yet.
     pub used_bytes: Option<i64>,
-    /// Why the usage could not be read although the account could; `used_bytes` is then `None`.
-    pub usage_failure: Option<DbError>,
+    /// Why the usage could not be read although the account could, in words; `used_bytes` is then `None`.
+    pub usage_failure: Option<String>,
+}
+
+/// What all mailboxes of a domain may use together, and do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainQuota {
+    /// The limit in bytes, above 0.
+    pub limit_bytes: i64,
+    /// The sum of what is stored about the mailboxes of the domain.
+    pub used_bytes: i64,
 }
 
 /// By which ways a login may come to a sender address that is not its own.
@@ -175,6 +184,16 @@ pub trait Directory: Send + Sync {
     /// that cannot be read is no error but told in the account.
     fn quota_account<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>>;
 
+    /// As [`Directory::quota_account`], for who knows the usage from elsewhere: stored usage is not looked at.
+    fn quota_limit<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>>;
+
+    /// The limit for all mailboxes of an active domain together; `None` when there is none.
+    fn domain_quota<'a>(&'a self, domain: &'a str) -> Answer<'a, Option<DomainQuota>>;
+
+    /// The Maildir++ folder of a mailbox as Dovecot is told it, active or not; `None` when there is no such mailbox or
+    /// it has another format.
+    fn maildir<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>>;
+
     /// Bytes used by a mailbox; `None` when nothing is stored.
     fn used_quota<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>>;
 
@@ -189,6 +208,15 @@ pub trait Directory: Send + Sync {
     fn forget(&self) {}
 }
 
+/// The Maildir++ folder below a home folder. An empty format is maildir, an empty folder `Maildir`, as iRedMail has it.
+fn maildir_below(home: &str, format: &str, folder: &str) -> Option<String> {
+    if !(format.is_empty() || format.eq_ignore_ascii_case("maildir")) {
+        return None;
+    }
+    let folder = if folder.is_empty() { "Maildir" } else { folder };
+    Some(format!("{}/{folder}", home.trim_end_matches('/')))
+}
+
 /// Whether a name can be that of a hosted domain at all: it has a dot and none of the characters
 /// ``~!#$%^&*()+\/`` or a blank.
 pub fn may_be_local(domain: &str) -> bool {
@@ -198,6 +226,23 @@ pub fn may_be_local(domain: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_of_mailboxes() {
+        for (home, format, folder, expected) in [
+            (
+                "/var/vmail/vmail1/d.example/u/",
+                "maildir",
+                "Maildir",
+                Some("/var/vmail/vmail1/d.example/u/Maildir"),
+            ),
+            ("/home/u", "", "", Some("/home/u/Maildir")),
+            ("/home/u", "Maildir", "mail", Some("/home/u/mail")),
+            ("/home/u", "mdbox", "mdbox", None),
+        ] {
+            assert_eq!(maildir_below(home, format, folder).as_deref(), expected, "{home} {format} {folder}");
+        }
+    }
 
     #[test]
     fn names_that_are_never_local() {

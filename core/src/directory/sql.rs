@@ -1,8 +1,8 @@
 //! The directory in iRedMail's SQL tables.
 
 use super::{
-    AccountSource, Answer, Directory, DirectoryError, DomainScope, ListEntry, ListKind, QuotaAccount,
-    SenderRights, may_be_local,
+    AccountSource, Answer, Directory, DirectoryError, DomainQuota, DomainScope, ListEntry, ListKind,
+    QuotaAccount, SenderRights, maildir_below, may_be_local,
 };
 use crate::daemon::DependencyHealth;
 use crate::sql::{Db, DbError, Row, Stmt, Value, escape_like};
@@ -94,6 +94,17 @@ const QUOTA_LIMIT_BEFORE_1_0: Stmt = Stmt::same(
     "SELECT m.username, m.quota FROM mailbox m JOIN domain d ON d.domain = m.domain \
      WHERE m.username = ? AND m.active = 1 AND d.active = 1 AND d.backupmx = 0",
 );
+const DOMAIN_QUOTA: Stmt = Stmt::per_engine(
+    "SELECT d.maxquota, (SELECT CAST(SUM(q.bytes) AS SIGNED) FROM used_quota q WHERE q.domain = d.domain) AS bytes \
+     FROM domain d WHERE d.domain = ? AND d.active = 1 AND d.maxquota > 0",
+    "SELECT d.maxquota, (SELECT CAST(SUM(q.bytes) AS BIGINT) FROM used_quota q WHERE q.domain = d.domain) AS bytes \
+     FROM domain d WHERE d.domain = ? AND d.active = 1 AND d.maxquota > 0",
+    "SELECT d.maxquota, (SELECT SUM(q.bytes) FROM used_quota q WHERE q.domain = d.domain) AS bytes \
+     FROM domain d WHERE d.domain = ? AND d.active = 1 AND d.maxquota > 0",
+);
+const MAILDIR: Stmt = Stmt::same(
+    "SELECT mailboxformat, mailboxfolder, storagebasedirectory, storagenode, maildir FROM mailbox WHERE username = ?",
+);
 const USED_QUOTA: Stmt = Stmt::same("SELECT bytes FROM used_quota WHERE username = ?");
 const FORWARDING_TARGETS: Stmt = Stmt::same(
     "SELECT f.forwarding AS name FROM forwardings f JOIN domain d ON d.domain = f.domain \
@@ -163,6 +174,18 @@ impl SqlDirectory {
         Ok(found)
     }
 
+    /// The row of a mailbox without its usage.
+    async fn limit_rows(&self, address: &str) -> Result<Vec<Row>, DbError> {
+        let args = [lower(address)];
+        if !self.before_1_0.load(Ordering::Relaxed) {
+            match self.vmail.fetch_all(&QUOTA_LIMIT, &args).await {
+                Err(DbError::Refused(_)) => {}
+                outcome => return outcome,
+            }
+        }
+        self.vmail.fetch_all(&QUOTA_LIMIT_BEFORE_1_0, &args).await
+    }
+
     /// Asks `limit` when the server refuses `both`, and only then: a server out of reach would have no answer either.
     async fn limit_and_usage(
         &self,
@@ -185,6 +208,16 @@ impl SqlDirectory {
 fn day_of(text: &str) -> Option<i64> {
     let date: jiff::civil::Date = text.get(..10)?.parse().ok()?;
     Some(jiff::civil::date(1970, 1, 1).until(date).ok()?.get_days().into())
+}
+
+/// The account in a row, without usage.
+fn account(row: &Row, address: &str) -> QuotaAccount {
+    QuotaAccount {
+        username: row.text("username").unwrap_or(address).to_lowercase(),
+        limit_bytes: row.int("quota").unwrap_or(0).saturating_mul(MEGABYTE),
+        used_bytes: None,
+        usage_failure: None,
+    }
 }
 
 fn lower(name: &str) -> Value {
@@ -350,15 +383,41 @@ impl Directory for SqlDirectory {
             let question = "the quota of a mailbox";
             let (rows, usage_failure) =
                 self.quota_rows(address).await.map_err(|cause| DirectoryError { question, cause })?;
+            let used = |row: &Row| if usage_failure.is_none() { row.int("bytes") } else { None };
             Ok(rows.first().map(|row| QuotaAccount {
-                username: row.text("username").unwrap_or(address).to_lowercase(),
-                limit_bytes: row.int("quota").unwrap_or(0).saturating_mul(MEGABYTE),
-                used_bytes: match usage_failure {
-                    None => row.int("bytes"),
-                    Some(_) => None,
-                },
-                usage_failure: usage_failure.clone(),
+                used_bytes: used(row),
+                usage_failure: usage_failure.as_ref().map(ToString::to_string),
+                ..account(row, address)
             }))
+        })
+    }
+
+    fn quota_limit<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>> {
+        Box::pin(async move {
+            let question = "the quota of a mailbox";
+            let rows = self.limit_rows(address).await.map_err(|cause| DirectoryError { question, cause })?;
+            Ok(rows.first().map(|row| account(row, address)))
+        })
+    }
+
+    fn domain_quota<'a>(&'a self, domain: &'a str) -> Answer<'a, Option<DomainQuota>> {
+        Box::pin(async move {
+            let rows = self.rows("the quota of a domain", &DOMAIN_QUOTA, &[lower(domain)]).await?;
+            Ok(rows.first().map(|row| DomainQuota {
+                limit_bytes: row.int("maxquota").unwrap_or(0).saturating_mul(MEGABYTE),
+                used_bytes: row.int("bytes").unwrap_or(0),
+            }))
+        })
+    }
+
+    fn maildir<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>> {
+        Box::pin(async move {
+            let rows = self.rows("the folder of a mailbox", &MAILDIR, &[lower(username)]).await?;
+            let Some(row) = rows.first() else { return Ok(None) };
+            let text = |name| row.text(name).unwrap_or_default();
+            // The home folder is told in lower case, the folder in it as it is (wiring of iRedMail).
+            let home = [text("storagebasedirectory"), text("storagenode"), text("maildir")].join("/");
+            Ok(maildir_below(&home.to_lowercase(), text("mailboxformat"), text("mailboxfolder")))
         })
     }
 

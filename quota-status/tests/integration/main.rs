@@ -1,5 +1,10 @@
 //! The whole daemon, in this process, on a free port and the embedded database.
 
+mod explain;
+mod extras;
+mod threat;
+mod usage;
+
 use outrider_core::daemon::{Environment, Running, Shutdown, ShutdownTrigger, launch};
 use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::schema::Database;
@@ -36,19 +41,22 @@ impl Server {
 
     /// Sends the text on a connection of its own and reads to the end.
     async fn ask(&self, text: &str) -> String {
-        let mut stream =
-            TcpStream::connect(self.running.bound[0].address.to_string()).await.expect("connects");
-        stream.write_all(text.as_bytes()).await.expect("sends");
-        stream.shutdown().await.expect("half closes");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("receives");
-        answer
+        ask(&self.running.bound[0].address.to_string(), text.as_bytes()).await
     }
 
     async fn stop(self) {
         self.stop.request();
         self.running.finished().await;
     }
+}
+
+async fn ask(address: &str, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    stream.write_all(bytes).await.expect("sends");
+    stream.shutdown().await.expect("half closes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("receives");
+    answer
 }
 
 fn request(recipient: &str, rest: &str) -> String {

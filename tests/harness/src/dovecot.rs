@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, chown};
 
 use crate::folder::Folder;
-use crate::process::{Process, Start, show_log};
+use crate::process::{Process, Start, run, show_log};
 use crate::store::{Server, SqlAccess};
 use crate::wait::{wait_at_most, wait_for};
 
@@ -113,6 +113,12 @@ impl Dovecot {
              service dict {{\n  unix_listener dict {{\n    mode = 0666\n  }}\n}}\n\
              service stats {{\n  unix_listener stats-writer {{\n    mode = 0666\n  }}\n}}\n"
         )
+    }
+
+    /// Removes all mail of an account, as a user who empties the mailbox does.
+    pub fn expunge(&self, address: &str) -> Result<()> {
+        let configuration = self.folder.path().join("dovecot.conf").display().to_string();
+        run("doveadm", &["-c", &configuration, "expunge", "-u", address, "mailbox", "*", "all"]).map(|_| ())
     }
 
     /// The messages of an account, in the order of their file names.

@@ -5,6 +5,7 @@
 //! (through the parent-death signal) even when the test itself is killed.
 
 pub mod account;
+pub mod authority;
 pub mod daemon;
 pub mod dkim;
 pub mod dns_server;
@@ -12,6 +13,7 @@ pub mod dovecot;
 pub mod folder;
 pub mod fuzz;
 pub mod hostile_dns;
+pub mod mail_store;
 pub mod mailing_list;
 pub mod mariadb;
 pub mod message;

@@ -43,6 +43,7 @@ pub struct Plan {
     server: Server,
     policyd: bool,
     quota: bool,
+    quota_extras: bool,
     filter: bool,
     srs: Option<SrsProtocol>,
     list: bool,
@@ -51,7 +52,15 @@ pub struct Plan {
 impl Plan {
     /// Postfix and Dovecot alone.
     pub fn plain(server: Server) -> Self {
-        Self { server, policyd: false, quota: false, filter: false, srs: None, list: false }
+        Self {
+            server,
+            policyd: false,
+            quota: false,
+            quota_extras: false,
+            filter: false,
+            srs: None,
+            list: false,
+        }
     }
 
     /// All four daemons that carry mail, SRS by tcp_table.
@@ -60,6 +69,7 @@ impl Plan {
             server,
             policyd: true,
             quota: true,
+            quota_extras: false,
             filter: true,
             srs: Some(SrsProtocol::TcpTable),
             list: false,
@@ -75,6 +85,12 @@ impl Plan {
     /// Adds quota-status.
     pub fn quota(mut self) -> Self {
         self.quota = true;
+        self
+    }
+
+    /// Adds quota-status with what Dovecot's service does not do: aliases are followed, and the true size is looked at.
+    pub fn quota_with_extras(mut self) -> Self {
+        (self.quota, self.quota_extras) = (true, true);
         self
     }
 
@@ -157,11 +173,13 @@ impl Site {
         }
         if plan.quota {
             let address = port()?;
-            quota_status = Some(Daemon::start(
-                "quota-status",
-                folder.path(),
-                &settings::quota_status(address, &sql, Caching::Off),
-            )?);
+            let mut text = settings::quota_status(address, &sql, Caching::Off);
+            if plan.quota_extras {
+                text.insert_str(0, "resolve_aliases = true\ncheck_end_of_message = true\n");
+                let at_end = format!("check_policy_service inet:{address}");
+                wiring.extra.push(("smtpd_end_of_data_restrictions".to_owned(), at_end));
+            }
+            quota_status = Some(Daemon::start("quota-status", folder.path(), &text)?);
             wiring.quota = Some(address);
         }
         if let Some(protocol) = plan.srs {

@@ -11,8 +11,8 @@ mod settings;
 pub use settings::{LdapSettings, LdapUri};
 
 use super::{
-    AccountSource, Answer, Directory, DirectoryError, DomainScope, ListEntry, ListKind, QuotaAccount,
-    SenderRights, may_be_local,
+    AccountSource, Answer, Directory, DirectoryError, DomainQuota, DomainScope, ListEntry, ListKind,
+    QuotaAccount, SenderRights, maildir_below, may_be_local,
 };
 use crate::daemon::DependencyHealth;
 use crate::sql::{Db, DbError, Stmt, Value};
@@ -429,6 +429,18 @@ impl Directory for LdapDirectory {
 
     fn quota_account<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>> {
         Box::pin(async move {
+            let Some(account) = self.quota_limit(address).await? else { return Ok(None) };
+            // Usage is kept elsewhere; without it the account is known all the same.
+            let (used_bytes, usage_failure) = match self.used_quota(&account.username).await {
+                Ok(used) => (used, None),
+                Err(error) => (None, Some(error.cause.to_string())),
+            };
+            Ok(Some(QuotaAccount { used_bytes, usage_failure, ..account }))
+        })
+    }
+
+    fn quota_limit<'a>(&'a self, address: &'a str) -> Answer<'a, Option<QuotaAccount>> {
+        Box::pin(async move {
             if !is_name(address) {
                 return Ok(None);
             }
@@ -443,15 +455,29 @@ impl Directory for LdapDirectory {
             ]);
             let question = "the quota of a mailbox";
             let entry = self.account(question, address, parts, &["mail", "mailQuota"]).await?;
-            let Some(entry) = entry else { return Ok(None) };
-            let username = entry.first("mail").unwrap_or(address).to_owned();
-            // Usage is kept elsewhere; without it the account is known all the same.
-            let (used_bytes, usage_failure) = match self.used_quota(&username).await {
-                Ok(used) => (used, None),
-                Err(error) => (None, Some(error.cause)),
-            };
-            let limit_bytes = entry.first("mailQuota").and_then(number).unwrap_or(0);
-            Ok(Some(QuotaAccount { username, limit_bytes, used_bytes, usage_failure }))
+            Ok(entry.map(|entry| QuotaAccount {
+                username: entry.first("mail").unwrap_or(address).to_owned(),
+                limit_bytes: entry.first("mailQuota").and_then(number).unwrap_or(0),
+                used_bytes: None,
+                usage_failure: None,
+            }))
+        })
+    }
+
+    /// The tree has no limit that all mailboxes of a domain share.
+    fn domain_quota<'a>(&'a self, _domain: &'a str) -> Answer<'a, Option<DomainQuota>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn maildir<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>> {
+        Box::pin(async move {
+            let parts = vec![Filter::class("mailUser")];
+            let attributes = &["mail", "homeDirectory", "mailboxFormat", "mailboxFolder"];
+            let entry = self.account("the folder of a mailbox", username, parts, attributes).await?;
+            Ok(entry.as_ref().and_then(|entry| {
+                let text = |name| entry.first(name).unwrap_or_default();
+                maildir_below(entry.first("homeDirectory")?, text("mailboxFormat"), text("mailboxFolder"))
+            }))
         })
     }
 

@@ -72,6 +72,9 @@ impl Query {
     }
 }
 
+/// The one attribute whose case matters: a folder on disk.
+const NAMES_A_FILE: &str = "mailboxfolder";
+
 /// One entry found. Values that are no UTF-8 are left out.
 #[derive(Debug, Default)]
 pub(super) struct Entry(HashMap<String, Vec<String>>);
@@ -80,7 +83,9 @@ impl Entry {
     fn new(entry: SearchEntry) -> Entry {
         let mut values: HashMap<String, Vec<String>> = HashMap::new();
         let mut add = |name: &str, value: &str| {
-            values.entry(name.to_ascii_lowercase()).or_default().push(value.to_lowercase());
+            let name = name.to_ascii_lowercase();
+            let value = if name == NAMES_A_FILE { value.to_owned() } else { value.to_lowercase() };
+            values.entry(name).or_default().push(value);
         };
         for (name, texts) in &entry.attrs {
             texts.iter().for_each(|text| add(name, text));
@@ -91,7 +96,7 @@ impl Entry {
         Entry(values)
     }
 
-    /// The values of an attribute in lower case.
+    /// The values of an attribute in lower case, but for [`NAMES_A_FILE`].
     pub(super) fn values(&self, attribute: &str) -> &[String] {
         self.0.get(&attribute.to_ascii_lowercase()).map_or(&[], Vec::as_slice)
     }

@@ -1,0 +1,140 @@
+//! `outrider quota`: questions about the quota service.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use outrider_core::settings::{self, SettingsError, Size};
+use outrider_quota_status::{Explained, Explanation, QuotaStatus, Room, Settings, explain};
+
+use crate::check::file_of;
+use crate::exit;
+
+/// What to ask.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Quota {
+    /// Show what Postfix is answered about a recipient, and why
+    Explain(Arguments),
+}
+
+/// Reads the settings of quota-status and asks the accounts as it would; the daemon need not run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The recipient, as Postfix would name it
+    address: String,
+    /// Size of the message asked about, in bytes or such as "10M"
+    #[arg(long, default_value = "0", value_name = "SIZE")]
+    size: Size,
+    /// Folder with the settings files
+    #[arg(long, value_name = "DIR", default_value = "/etc/outrider")]
+    config: PathBuf,
+    /// Folder with the embedded database, where the settings name no other
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/outrider/quota-status")]
+    state_directory: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+pub(crate) fn run(quota: Quota) -> ExitCode {
+    match quota {
+        Quota::Explain(arguments) => run_explain(&arguments),
+    }
+}
+
+fn run_explain(arguments: &Arguments) -> ExitCode {
+    let settings = match load(arguments) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    let embedded = arguments.state_directory.join("vmail.db");
+    if settings.database.vmail.is_none() && settings.database.iredadmin.is_none() && !embedded.exists() {
+        // Opening it would make it.
+        eprintln!("database.vmail is not set, and there is no {}", embedded.display());
+        return ExitCode::from(exit::CONFIGURATION);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("no runtime: {error}");
+            return ExitCode::from(exit::SYSTEM);
+        }
+    };
+    let asked = explain(&settings, &arguments.state_directory, &arguments.address, arguments.size.0);
+    match runtime.block_on(asked) {
+        Ok(explanation) if arguments.json => {
+            // It holds strings and numbers only; there is nothing that JSON could not express.
+            println!("{}", serde_json::to_string_pretty(&explanation).unwrap_or_default());
+            ExitCode::SUCCESS
+        }
+        Ok(explanation) => {
+            print(&explanation);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(exit::CONFIGURATION)
+        }
+    }
+}
+
+fn load(arguments: &Arguments) -> Result<Settings, SettingsError> {
+    let file = file_of::<QuotaStatus>(&arguments.config);
+    Ok(settings::load::<Settings>(file.exists().then_some(&*file), "quota-status")?.settings)
+}
+
+fn print(explanation: &Explanation) {
+    println!("recipient  {}", shown(&explanation.recipient));
+    if let Some(name) = &explanation.name {
+        println!("looked up  {}", shown(name));
+    }
+    println!("size       {} bytes", explanation.size);
+    println!("aliases    {}", if explanation.resolve_aliases { "followed" } else { "not followed" });
+    println!();
+    for address in &explanation.addresses {
+        print_address(address);
+    }
+    println!("answer     action={}", shown(&explanation.action));
+    println!("because    {}", shown(&explanation.because));
+}
+
+fn print_address(address: &Explained) {
+    let indent = "  ".repeat(address.depth);
+    println!("{indent}{}: {}", shown(&address.address), shown(&address.what));
+    if let Some(room) = &address.mailbox {
+        print_room(&indent, room);
+    }
+    for target in &address.targets {
+        println!("{indent}  -> {}", shown(target));
+    }
+    println!();
+}
+
+fn print_room(indent: &str, room: &Room) {
+    let limit = match room.limit_bytes {
+        0 => "none".to_owned(),
+        bytes => format!("{bytes} bytes"),
+    };
+    println!("{indent}  account  {}", shown(&room.username));
+    println!("{indent}  limit    {limit} ({})", room.limit_source);
+    match (&room.usage_failure, room.used_bytes) {
+        (Some(why), _) => println!("{indent}  used     not known: {} ({})", shown(why), room.used_source),
+        (None, Some(bytes)) => println!("{indent}  used     {bytes} bytes ({})", room.used_source),
+        (None, None) => println!("{indent}  used     nothing stored ({})", room.used_source),
+    }
+    if room.limit_bytes > 0 {
+        println!("{indent}  grace    {} bytes", room.grace_bytes);
+    }
+    if let (Some(limit), Some(used)) = (room.domain_limit_bytes, room.domain_used_bytes) {
+        println!("{indent}  domain   {used} of {limit} bytes (domain.maxquota)");
+    }
+    println!("{indent}  message  {}", room.message);
+}
+
+/// Text of a database on a terminal: control characters must not act there.
+fn shown(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}
