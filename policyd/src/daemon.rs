@@ -7,6 +7,7 @@ use std::time::Duration;
 use outrider_core::clock::SharedClock;
 use outrider_core::codec::policy;
 use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
+use outrider_core::directory::write::Rules;
 use outrider_core::directory::{self, CachedDirectory, DirectorySettings};
 use outrider_core::dns::{DnsSettings, HickoryResolver, Resolver};
 use outrider_core::host_name::full_host_name;
@@ -24,11 +25,13 @@ use crate::cleanup;
 use crate::context::{Context, SenderExceptions};
 use crate::list_api::ListApi;
 use crate::notify::Notifier;
+use crate::schedule;
 use crate::session_log::{self, SessionLog, SessionWriter};
 use crate::settings::Settings;
 use crate::spf::SpfLookup;
 use crate::store::Stores;
 use crate::store::sessions::SessionStore;
+use crate::whitelist_domains;
 
 /// The policy service.
 pub struct Policyd {
@@ -43,8 +46,9 @@ pub struct Policyd {
 pub(crate) struct Snapshot {
     pub(crate) context: Context,
     pub(crate) chain: Chain,
-    amavisd: Db,
-    iredapd: Db,
+    pub(crate) rules: Rules,
+    pub(crate) amavisd: Db,
+    pub(crate) iredapd: Db,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -76,7 +80,11 @@ impl PolicyMetrics {
 }
 
 impl Snapshot {
-    async fn new(settings: Arc<Settings>, state: &Path, clock: SharedClock) -> Result<Snapshot, StartError> {
+    pub(crate) async fn new(
+        settings: Arc<Settings>,
+        state: &Path,
+        clock: SharedClock,
+    ) -> Result<Snapshot, StartError> {
         let open = async |database| {
             settings
                 .database
@@ -104,7 +112,8 @@ impl Snapshot {
             clock,
             settings: settings.clone(),
         };
-        Ok(Snapshot { chain: Chain::new(&settings), context, amavisd, iredapd })
+        let rules = Rules::new(iredapd.clone(), amavisd.clone());
+        Ok(Snapshot { chain: Chain::new(&settings), context, rules, amavisd, iredapd })
     }
 }
 
@@ -121,7 +130,13 @@ fn resolver(settings: &DnsSettings) -> Result<HickoryResolver, StartError> {
 impl Policyd {
     /// Removes all rows that have had their time, now.
     pub async fn clean_up(&self) {
-        cleanup::once(&self.snapshot()).await;
+        cleanup::once(&self.snapshot().context).await;
+    }
+
+    /// Looks up the mail servers of all domains that are never greylisted, now.
+    pub async fn refresh_whitelist_domains(&self) {
+        let snapshot = self.snapshot();
+        whitelist_domains::once(&snapshot.context, &snapshot.rules, &snapshot.iredapd).await;
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -172,13 +187,25 @@ impl Daemon for Policyd {
 
     async fn background(self: Arc<Self>, shutdown: Shutdown) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let cleaning = cleanup::run(|| self.snapshot(), self.env.random.clone(), shutdown.clone());
+        let settings = || self.snapshot().context.settings.clone();
+        let cleaning = schedule::run(
+            || settings().cleanup.interval.duration(),
+            || self.clean_up(),
+            self.env.random.clone(),
+            shutdown.clone(),
+        );
+        let refreshing = schedule::run(
+            || settings().whitelist_domains.refresh.duration(),
+            || self.refresh_whitelist_domains(),
+            self.env.random.clone(),
+            shutdown.clone(),
+        );
         let writing = async {
             if let Some(writer) = writer {
                 writer.run(|| SessionStore::new(self.snapshot().iredapd.clone()), shutdown).await;
             }
         };
-        tokio::join!(cleaning, writing);
+        tokio::join!(cleaning, refreshing, writing);
     }
 
     fn health(&self) -> Vec<DependencyHealth> {

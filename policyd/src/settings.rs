@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use rules::{
     ChangePasswordSettings, CleanupSettings, GreylistingSettings, NotificationSettings, SenderLoginSettings,
     SenderscoreSettings, SessionLogSettings, SpfSettings, ThrottleSettings, WblistSettings, WhitelistAccount,
-    WhitelistOutboundSettings, WhitelistSender,
+    WhitelistDomainSettings, WhitelistOutboundSettings, WhitelistSender,
 };
 
 use crate::plugin::Plugin;
@@ -128,6 +128,8 @@ outrider_core::settings! {
         pub notification: NotificationSettings = NotificationSettings::default(),
         /// Removal of old rows.
         pub cleanup: CleanupSettings = CleanupSettings::default(),
+        /// Addresses of the domains whose mail servers are never greylisted.
+        pub whitelist_domains: WhitelistDomainSettings = WhitelistDomainSettings::default(),
         /// The databases.
         pub database: DatabaseSettings = DatabaseSettings::default(),
         /// The LDAP tree of accounts, for accounts = "ldap".
@@ -238,7 +240,7 @@ mod tests {
     #[test]
     fn findings_name_the_key() {
         type Change = fn(&mut Settings);
-        let cases: [(Change, &str, bool); 9] = [
+        let cases: [(Change, &str, bool); 10] = [
             (|s| s.accounts = AccountSource::Ldap, "ldap.base_dn", true),
             (|s| s.plugins.push("ldap_force_change_password".into()), "plugins", false),
             (|s| s.plugins.push("no_such_plugin".into()), "plugins", false),
@@ -246,6 +248,7 @@ mod tests {
             (|s| s.mynetworks.push("192.0.2.1/24".into()), "mynetworks", false),
             (|s| s.recipient_delimiters.push(String::new()), "recipient_delimiters", true),
             (|s| s.cache.lifetime = Interval::seconds(60), "cache.lifetime", true),
+            (|s| s.cleanup.batch = 1, "cleanup.batch", true),
             (|s| s.cache.entries = 0, "cache.entries", true),
             (|s| s.greylisting.message = "two\nlines".into(), "greylisting.message", true),
         ];

@@ -252,9 +252,9 @@ impl GreylistingStore {
         Ok(())
     }
 
-    /// Forgets triplets and clients whose time is over at `now`; how many.
-    pub async fn forget_expired(&self, now: i64) -> Result<u64, DbError> {
-        EXPIRED.run(&self.db, now).await
+    /// Forgets triplets and clients whose time is over at `now`, going through `batch` rows at a time; how many.
+    pub async fn forget_expired(&self, now: i64, batch: u32) -> Result<u64, DbError> {
+        EXPIRED.run(&self.db, now, batch).await
     }
 
     /// Records a first contact. If somebody else did at the same moment, that row stays.
