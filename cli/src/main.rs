@@ -2,6 +2,7 @@
 //! service, plays a demonstration. Called by the name of one of iRedAPD's tools it is that tool.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -74,7 +75,8 @@ fn main() -> ExitCode {
         Verb::Cleanup(arguments) => policy::cleanup::run(&arguments),
         Verb::Demo => demo::run(),
         Verb::ManPage => {
-            print!("{}", man::page(Command::command()));
+            // Nobody may be reading to the end.
+            let _ = std::io::stdout().lock().write_all(man::page(Command::command()).as_bytes());
             ExitCode::SUCCESS
         }
     }

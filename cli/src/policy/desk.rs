@@ -20,8 +20,9 @@ use crate::exit;
 const CONFIG: &str = "/etc/outrider";
 /// Where the embedded databases are: of the daemon alone, of `outrider serve`.
 const STATE: [&str; 2] = ["/var/lib/outrider/policyd", "/var/lib/outrider"];
-/// An administrator waits longer for a large table than a mail does.
-const PATIENCE: Interval = Interval::seconds(60);
+/// An administrator waits longer than a mail does: for a connection, and for a large table.
+const CONNECTION: Interval = Interval::seconds(15);
+const ANSWER: Interval = Interval::seconds(60);
 
 /// Which tables, and how to speak about them.
 #[derive(Clone, Debug, clap::Args)]
@@ -75,7 +76,8 @@ pub(crate) fn run<F: Future<Output = Outcome>>(place: &Place, work: impl FnOnce(
 
 fn open_and<F: Future<Output = Outcome>>(place: &Place, work: impl FnOnce(Desk) -> F) -> Outcome {
     let mut settings = settings_in(&place.config)?;
-    settings.database.statement_timeout = settings.database.statement_timeout.max(PATIENCE);
+    settings.database.acquire_timeout = settings.database.acquire_timeout.max(CONNECTION);
+    settings.database.statement_timeout = settings.database.statement_timeout.max(ANSWER);
     // No mail is sent from here, whatever is found.
     settings.notification.recipients.clear();
     let state = state_directory(&settings, place.state_directory.as_deref(), &STATE.map(Path::new))?;

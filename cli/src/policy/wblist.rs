@@ -30,14 +30,14 @@ enum Verb {
     /// List the entries of an account
     List {
         #[command(flatten)]
-        list: List,
+        list: WhoseList,
         #[command(flatten)]
         colours: Colours,
     },
     /// Put addresses on a list, and take them off the opposite one
     Add {
         #[command(flatten)]
-        list: List,
+        list: WhoseList,
         #[command(flatten)]
         colours: Colours,
         #[arg(required = true, value_name = "ADDRESS", help = ADDRESSES)]
@@ -46,7 +46,7 @@ enum Verb {
     /// Take addresses off the lists, or off one of them
     Delete {
         #[command(flatten)]
-        list: List,
+        list: WhoseList,
         #[command(flatten)]
         colours: Colours,
         #[arg(required = true, value_name = "ADDRESS", help = ADDRESSES)]
@@ -55,7 +55,7 @@ enum Verb {
     /// Take all addresses off a list
     DeleteAll {
         #[command(flatten)]
-        list: List,
+        list: WhoseList,
         #[command(flatten)]
         colours: Colours,
     },
@@ -68,7 +68,7 @@ const ADDRESSES: &str =
     "user@domain, @domain, @.domain, @., and for incoming mail user@*, address, network, a.b.c.*";
 
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct List {
+pub(crate) struct WhoseList {
     /// The list about mail that the account sends, not about mail that it receives
     #[arg(long)]
     pub(crate) outbound: bool,
@@ -116,12 +116,12 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
-fn direction(list: &List) -> Direction {
+fn direction(list: &WhoseList) -> Direction {
     if list.outbound { Direction::Outbound } else { Direction::Inbound }
 }
 
 /// What the rule looks for on a list.
-fn wanted(list: &List) -> fn(Form) -> bool {
+fn wanted(list: &WhoseList) -> fn(Form) -> bool {
     match list.outbound {
         true => Form::covers_addresses,
         false => |form| form != Form::AtIp,
@@ -138,7 +138,7 @@ fn word(colour: Colour) -> &'static str {
 }
 
 /// The entries of an account, sorted.
-pub(crate) async fn show(desk: Desk, list: &List, colours: Colours) -> Outcome {
+pub(crate) async fn show(desk: Desk, list: &WhoseList, colours: Colours) -> Outcome {
     #[derive(Serialize)]
     struct Entry {
         list: &'static str,
@@ -161,7 +161,7 @@ pub(crate) async fn show(desk: Desk, list: &List, colours: Colours) -> Outcome {
 }
 
 /// Puts addresses on a list.
-pub(crate) async fn add(desk: Desk, list: &List, colour: Colour, addresses: &[String]) -> Outcome {
+pub(crate) async fn add(desk: Desk, list: &WhoseList, colour: Colour, addresses: &[String]) -> Outcome {
     let account = input::account(&list.account)?;
     let (keys, invalid) = input::keys(addresses, wanted(list));
     let code = input::report_invalid(&invalid, FORMS);
@@ -180,7 +180,7 @@ pub(crate) async fn add(desk: Desk, list: &List, colour: Colour, addresses: &[St
 }
 
 /// Takes addresses off a list, or off both.
-pub(crate) async fn delete(desk: Desk, list: &List, colours: Colours, addresses: &[String]) -> Outcome {
+pub(crate) async fn delete(desk: Desk, list: &WhoseList, colours: Colours, addresses: &[String]) -> Outcome {
     let account = input::account(&list.account)?;
     let (keys, invalid) = input::keys(addresses, |_| true);
     let mut code = input::report_invalid(&invalid, FORMS);
@@ -202,7 +202,7 @@ pub(crate) async fn delete(desk: Desk, list: &List, colours: Colours, addresses:
 }
 
 /// Takes all addresses off a list.
-pub(crate) async fn delete_all(desk: Desk, list: &List, colour: Colour) -> Outcome {
+pub(crate) async fn delete_all(desk: Desk, list: &WhoseList, colour: Colour) -> Outcome {
     let account = input::account(&list.account)?;
     input::confirm(desk.yes, &format!("Empty the {} of {account}?", word(colour)))?;
     desk.say_where(desk.admin.amavisd());

@@ -13,7 +13,7 @@ use clap::{ArgGroup, Parser};
 use super::desk::{self, Place};
 use super::failure::Failure;
 use super::greylist::{self, Pair};
-use super::wblist::{self, Colours, List};
+use super::wblist::{self, Colours, WhoseList};
 use super::{cleanup, senderscore, whitelist};
 use crate::exit;
 
@@ -196,7 +196,7 @@ struct WblistAdmin {
 impl WblistAdmin {
     fn run(self) -> ExitCode {
         desk::run(&self.folders.place(), async |desk| {
-            let list = List { outbound: self.outbound, account: self.account };
+            let list = WhoseList { outbound: self.outbound, account: self.account };
             let colours = Colours { white: self.whitelist, black: self.blacklist && !self.whitelist };
             let colour = colours.one().map_err(|_| Failure::usage("say --whitelist or --blacklist"));
             if self.list {
