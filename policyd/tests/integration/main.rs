@@ -30,8 +30,8 @@ async fn run_everywhere(world: &World) {
     greylisting::first_contacts_make_one_row(world).await;
     greylisting::retries_at_once_all_pass(world).await;
     cleanup::old_rows_go_and_others_stay(world).await;
-    whitelist_domains::daemons_look_them_up_at_once(world).await;
-    whitelist_domains::one_of_several_hosts_wins(world).await;
+    Box::pin(whitelist_domains::daemons_look_them_up_at_once(world)).await;
+    Box::pin(whitelist_domains::one_of_several_hosts_wins(world)).await;
     fixes::everything_upstream_gets_wrong_in_tables(world).await;
     threats::threat_t13_values_are_never_code(world).await;
     threats::threat_t14_odd_clocks_and_rows(world).await;
