@@ -14,8 +14,8 @@ pub(crate) fn page(mut command: clap::Command) -> String {
     page += ".fi\n.SH VERBS\n";
     add_verbs(&mut page, &command, "outrider");
     page += ".SH TOOLS OF IREDAPD\nCalled by the name of greylisting_admin, wblist_admin, \
-             spf_to_greylist_whitelists, cleanup_db or senderscore_admin (with or without .py) it takes the arguments of \
-             that tool. Links are in /usr/lib/outrider/iredapd\\-tools.\n";
+             spf_to_greylist_whitelists, cleanup_db, senderscore_admin or fix_throttle_priority (with or without .py) it \
+             takes the arguments of that tool. Links are in /usr/lib/outrider/iredapd\\-tools.\n";
     page += ".SH EXIT STATUS\n0 success, 1 a negative answer (nothing found, nothing to remove), 64 wrong usage, 65 \
              something given is invalid (the rest was done), 66 a file is missing, 69 the database is away, 75 try \
              again later, 78 wrong settings or missing rights.\n";

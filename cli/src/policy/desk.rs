@@ -24,20 +24,23 @@ const STATE: [&str; 2] = ["/var/lib/outrider/policyd", "/var/lib/outrider"];
 const CONNECTION: Interval = Interval::seconds(15);
 const ANSWER: Interval = Interval::seconds(60);
 
+/// Where the options of [`Place`] stand in the help of every verb: behind the verb's own.
+const HEADING: &str = "Place and output";
+
 /// Which tables, and how to speak about them.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Place {
     /// Folder with the settings file policyd.toml
-    #[arg(long, value_name = "DIR", default_value = CONFIG, global = true)]
+    #[arg(long, value_name = "DIR", default_value = CONFIG, global = true, help_heading = HEADING)]
     pub(crate) config: PathBuf,
     /// Folder with the embedded databases; found by itself if they are in the usual place
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help_heading = HEADING)]
     pub(crate) state_directory: Option<PathBuf>,
     /// Print the result as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub(crate) json: bool,
     /// Do not ask before something is removed
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub(crate) yes: bool,
     /// Do not say on which database the command works
     #[arg(skip)]

@@ -273,7 +273,8 @@ async fn delete(desk: Desk, typed: &str, kind: Option<Kind>) -> Outcome {
     Ok(if removed == 0 { exit::NEGATIVE } else { 0 })
 }
 
-async fn fix_priority(desk: Desk) -> Outcome {
+/// Gives every row the priority of its account's form.
+pub(crate) async fn fix_priority(desk: Desk) -> Outcome {
     desk.say_where(desk.admin.iredapd());
     let (fixed, unknown) = desk.admin.rules().fix_throttle_priorities().await?;
     let rows: Vec<_> = fixed

@@ -14,7 +14,7 @@ use super::desk::{self, Place};
 use super::failure::Failure;
 use super::greylist::{self, Pair};
 use super::wblist::{self, Colours, WhoseList};
-use super::{cleanup, senderscore, whitelist};
+use super::{cleanup, senderscore, throttle, whitelist};
 use crate::exit;
 
 /// One of the tools.
@@ -25,15 +25,17 @@ pub(crate) enum Tool {
     SpfToGreylistWhitelists,
     CleanupDb,
     SenderscoreAdmin,
+    FixThrottlePriority,
 }
 
 impl Tool {
-    const ALL: [(&str, Tool); 5] = [
+    const ALL: [(&str, Tool); 6] = [
         ("greylisting_admin", Tool::GreylistingAdmin),
         ("wblist_admin", Tool::WblistAdmin),
         ("spf_to_greylist_whitelists", Tool::SpfToGreylistWhitelists),
         ("cleanup_db", Tool::CleanupDb),
         ("senderscore_admin", Tool::SenderscoreAdmin),
+        ("fix_throttle_priority", Tool::FixThrottlePriority),
     ];
 
     /// The tool of the name under which the program was called.
@@ -54,6 +56,8 @@ impl Tool {
             Tool::CleanupDb => CleanupDb::try_parse_from(arguments)
                 .map(|tool| desk::run(&tool.folders.place(), cleanup::clean_up)),
             Tool::SenderscoreAdmin => SenderscoreAdmin::try_parse_from(arguments).map(SenderscoreAdmin::run),
+            Tool::FixThrottlePriority => FixThrottlePriority::try_parse_from(arguments)
+                .map(|tool| desk::run(&tool.folders.place(), throttle::fix_priority)),
         };
         done.unwrap_or_else(|error| {
             let _ = error.print();
@@ -247,6 +251,14 @@ struct CleanupDb {
     folders: Folders,
 }
 
+/// Priorities of limits, called as iRedAPD's fix_throttle_priority (see outrider throttle fix-priority)
+#[derive(Debug, Parser)]
+#[command(version)]
+struct FixThrottlePriority {
+    #[command(flatten)]
+    folders: Folders,
+}
+
 /// Scores of clients, called as iRedAPD's senderscore_admin (see outrider senderscore)
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -290,5 +302,6 @@ mod tests {
         SpfToGreylistWhitelists::command().debug_assert();
         CleanupDb::command().debug_assert();
         SenderscoreAdmin::command().debug_assert();
+        FixThrottlePriority::command().debug_assert();
     }
 }

@@ -56,6 +56,11 @@ pub(crate) fn old_names_do_what_they_did(ground: &Ground) {
 
     good("senderscore_admin", "-w 192.0.2.1 192.0.2.2");
     assert_eq!(ground.rows("SELECT client_address FROM senderscore_cache").len(), 2);
+    ground.script(
+        "INSERT INTO throttle (account, kind, priority, period) VALUES ('@example.com', 'outbound', 1, 60)",
+    );
+    good("fix_throttle_priority", "");
+    assert_eq!(ground.rows("SELECT priority FROM throttle"), ["60"]);
     assert!(good("cleanup_db", "").contains("smtp_sessions"));
     assert_eq!(ground.tool("cleanup_db", "--nonsense").code, 64);
 }
