@@ -59,7 +59,7 @@ pub fn wildcard_ipv4(client: &str, all: bool) -> Vec<String> {
 }
 
 /// What a key names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
     /// `user@domain`
     Address,
@@ -113,6 +113,11 @@ impl Form {
             return (!local.is_empty() && !local.contains(['@', ' '])).then_some(Form::LocalPart);
         }
         address::is_valid_iredapd(key).then_some(Form::Address)
+    }
+
+    /// Whether it is one of the keys that cover a mail address (see [`policy_keys`]).
+    pub fn covers_addresses(self) -> bool {
+        matches!(self, Form::Address | Form::Domain | Form::Subdomain | Form::TopLevel | Form::Everybody)
     }
 
     /// The value of the priority columns of the greylisting and throttle tables.

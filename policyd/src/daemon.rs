@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use outrider_core::clock::SharedClock;
 use outrider_core::codec::policy;
 use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
+use outrider_core::directory::write::Rules;
 use outrider_core::directory::{self, CachedDirectory, DirectorySettings};
 use outrider_core::dns::{DnsSettings, HickoryResolver, Resolver};
 use outrider_core::host_name::full_host_name;
@@ -22,12 +23,14 @@ use crate::list_api::ListApi;
 use crate::metrics::PolicyMetrics;
 use crate::network_rate::NetworkRate;
 use crate::notify::Notifier;
+use crate::schedule;
 use crate::session_log::{self, SessionLog, SessionWriter};
 use crate::settings::Settings;
 use crate::spf::SpfLookup;
 use crate::store::Stores;
 use crate::store::counters::ValkeyStores;
 use crate::store::sessions::SessionStore;
+use crate::whitelist_domains;
 
 /// The policy service.
 pub struct Policyd {
@@ -42,12 +45,13 @@ pub struct Policyd {
 pub(crate) struct Snapshot {
     pub(crate) context: Context,
     pub(crate) chain: Chain,
-    amavisd: Db,
-    iredapd: Db,
+    pub(crate) rules: Rules,
+    pub(crate) amavisd: Db,
+    pub(crate) iredapd: Db,
 }
 
 impl Snapshot {
-    async fn new(
+    pub(crate) async fn new(
         settings: Arc<Settings>,
         state: &Path,
         clock: SharedClock,
@@ -90,7 +94,8 @@ impl Snapshot {
             clock,
             settings: settings.clone(),
         };
-        Ok(Snapshot { chain: Chain::new(&settings), context, amavisd, iredapd })
+        let rules = Rules::new(iredapd.clone(), amavisd.clone());
+        Ok(Snapshot { chain: Chain::new(&settings), context, rules, amavisd, iredapd })
     }
 }
 
@@ -107,7 +112,13 @@ fn resolver(settings: &DnsSettings) -> Result<HickoryResolver, StartError> {
 impl Policyd {
     /// Removes all rows that have had their time, now.
     pub async fn clean_up(&self) {
-        cleanup::once(&self.snapshot()).await;
+        cleanup::once(&self.snapshot().context).await;
+    }
+
+    /// Looks up the mail servers of all domains that are never greylisted, now.
+    pub async fn refresh_whitelist_domains(&self) {
+        let snapshot = self.snapshot();
+        whitelist_domains::once(&snapshot.context, &snapshot.rules, &snapshot.iredapd).await;
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -160,13 +171,25 @@ impl Daemon for Policyd {
 
     async fn background(self: Arc<Self>, shutdown: Shutdown) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let cleaning = cleanup::run(|| self.snapshot(), self.env.random.clone(), shutdown.clone());
+        let settings = || self.snapshot().context.settings.clone();
+        let cleaning = schedule::run(
+            || settings().cleanup.interval.duration(),
+            || self.clean_up(),
+            self.env.random.clone(),
+            shutdown.clone(),
+        );
+        let refreshing = schedule::run(
+            || settings().whitelist_domains.refresh.duration(),
+            || self.refresh_whitelist_domains(),
+            self.env.random.clone(),
+            shutdown.clone(),
+        );
         let writing = async {
             if let Some(writer) = writer {
                 writer.run(|| SessionStore::new(self.snapshot().iredapd.clone()), shutdown).await;
             }
         };
-        tokio::join!(cleaning, writing);
+        tokio::join!(cleaning, refreshing, writing);
     }
 
     fn health(&self) -> Vec<DependencyHealth> {

@@ -10,12 +10,14 @@
 //! Limits: those of [`outrider_core::codec::policy`] on a request, `[limits]` on connections and time. An answer that
 //! takes longer than `limits.request_timeout` is given as `on_failure.deadline` says, by default `DUNNO`.
 
+pub mod admin;
 pub mod background;
 pub mod cache;
 pub mod chain;
 mod cleanup;
 pub mod context;
 mod daemon;
+pub mod limit;
 mod list_api;
 mod log_line;
 mod metrics;
@@ -23,12 +25,14 @@ pub mod network_rate;
 mod notify;
 pub mod plugin;
 pub mod request;
+mod schedule;
 mod session;
 mod session_log;
 pub mod settings;
 pub mod spf;
 pub mod store;
 pub mod verdict;
+pub mod whitelist_domains;
 
 pub use daemon::Policyd;
 pub use settings::Settings;

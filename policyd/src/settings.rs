@@ -23,7 +23,7 @@ pub use counters::{CounterSettings, CounterStore, ValkeyUrl};
 pub use rules::{
     ChangePasswordSettings, CleanupSettings, GreylistingKey, GreylistingSettings, NotificationSettings,
     SenderLoginSettings, SenderscoreSettings, SessionLogSettings, SpfSettings, ThrottleSettings,
-    WblistSettings, WhitelistAccount, WhitelistOutboundSettings, WhitelistSender,
+    WblistSettings, WhitelistAccount, WhitelistDomainSettings, WhitelistOutboundSettings, WhitelistSender,
 };
 
 use crate::plugin::Plugin;
@@ -134,6 +134,8 @@ outrider_core::settings! {
         pub counters: CounterSettings = CounterSettings::default(),
         /// Removal of old rows.
         pub cleanup: CleanupSettings = CleanupSettings::default(),
+        /// Addresses of the domains whose mail servers are never greylisted.
+        pub whitelist_domains: WhitelistDomainSettings = WhitelistDomainSettings::default(),
         /// The databases.
         pub database: DatabaseSettings = DatabaseSettings::default(),
         /// The LDAP tree of accounts, for accounts = "ldap".
@@ -245,7 +247,7 @@ mod tests {
     #[test]
     fn findings_name_the_key() {
         type Change = fn(&mut Settings);
-        let cases: [(Change, &str, bool); 9] = [
+        let cases: [(Change, &str, bool); 10] = [
             (|s| s.accounts = AccountSource::Ldap, "ldap.base_dn", true),
             (|s| s.plugins.push("ldap_force_change_password".into()), "plugins", false),
             (|s| s.plugins.push("no_such_plugin".into()), "plugins", false),
@@ -253,6 +255,7 @@ mod tests {
             (|s| s.mynetworks.push("192.0.2.1/24".into()), "mynetworks", false),
             (|s| s.recipient_delimiters.push(String::new()), "recipient_delimiters", true),
             (|s| s.cache.lifetime = Interval::seconds(60), "cache.lifetime", true),
+            (|s| s.cleanup.batch = 1, "cleanup.batch", true),
             (|s| s.cache.entries = 0, "cache.entries", true),
             (|s| s.greylisting.message = "two\nlines".into(), "greylisting.message", true),
         ];

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use ipnet::IpNet;
-use outrider_core::dns::Resolver;
+use outrider_core::dns::{DnsError, Resolver};
 use outrider_core::network;
 
 use crate::background::Lookups;
@@ -27,6 +27,16 @@ use crate::settings::SpfSettings;
 /// Networks and addresses kept of one domain; more than any mail provider publishes.
 const MAX_NETWORKS: usize = 4096;
 type Networks = Arc<[IpNet]>;
+
+/// The addresses of a domain's mail servers, as far as they could be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MailServers {
+    pub(crate) networks: Vec<IpNet>,
+    /// Whether a name server failed or stayed silent: there may be more.
+    pub(crate) failed: bool,
+    /// Whether a bound was reached: there is more.
+    pub(crate) cut: bool,
+}
 
 /// Look-ups with their results of the last minutes.
 pub struct SpfLookup {
@@ -58,14 +68,31 @@ impl SpfLookup {
     }
 
     /// The networks and addresses that the domain's record lists, asked for now.
-    pub fn networks(&self, domain: &str) -> impl Future<Output = Networks> + Send + use<> {
-        let search = Search {
+    fn networks(&self, domain: &str) -> impl Future<Output = Networks> + Send + use<> {
+        self.search().run(domain.to_owned())
+    }
+
+    /// What the domain's SPF record lists, or without one the addresses of its mail exchangers. Asked anew each time
+    /// (but for what the resolver remembers), within the same bounds.
+    pub(crate) async fn mail_servers(&self, domain: &str) -> MailServers {
+        let mut search = self.search();
+        search.follow(domain.to_owned()).await;
+        if search.records == 0 && !search.failed {
+            search.add_exchangers(domain).await;
+        }
+        MailServers { networks: search.found, failed: search.failed, cut: search.cut }
+    }
+
+    fn search(&self) -> Search {
+        Search {
             resolver: self.resolver.clone(),
             queries_left: self.max_queries,
             visited: HashSet::new(),
             found: Vec::new(),
-        };
-        search.run(domain.to_owned())
+            records: 0,
+            failed: false,
+            cut: false,
+        }
     }
 }
 
@@ -74,6 +101,10 @@ struct Search {
     queries_left: u32,
     visited: HashSet<String>,
     found: Vec<IpNet>,
+    /// SPF records read.
+    records: usize,
+    failed: bool,
+    cut: bool,
 }
 
 /// One mechanism that gives addresses.
@@ -87,12 +118,18 @@ enum Term<'a> {
 
 impl Search {
     async fn run(mut self, domain: String) -> Networks {
+        self.follow(domain).await;
+        self.found.into()
+    }
+
+    async fn follow(&mut self, domain: String) {
         let mut domains = vec![domain];
         while let Some(domain) = domains.pop() {
             if !self.visited.insert(domain.clone()) {
                 continue;
             }
             let Some(record) = self.record(&domain).await else { continue };
+            self.records += 1;
             // Includes are followed after the record itself: what is cheap to find comes first.
             let mut included = Vec::new();
             for term in record.split_whitespace().filter_map(|word| parse_term(word, &domain)) {
@@ -105,17 +142,27 @@ impl Search {
             }
             domains.extend(included.into_iter().rev());
         }
-        self.found.into()
     }
 
     fn add(&mut self, network: IpNet) {
         if self.found.len() < MAX_NETWORKS {
             self.found.push(network);
+        } else {
+            self.cut = true;
         }
+    }
+
+    /// The answer, or nothing; remembers whether that means that there is nothing.
+    fn heard<T>(&mut self, answer: Result<T, DnsError>) -> Option<T> {
+        if let Err(error) = &answer {
+            self.failed |= !error.is_negative();
+        }
+        answer.ok()
     }
 
     fn may_ask(&mut self) -> bool {
         let may = self.queries_left > 0;
+        self.cut |= !may;
         self.queries_left = self.queries_left.saturating_sub(1);
         may
     }
@@ -125,23 +172,28 @@ impl Search {
         if !self.may_ask() {
             return None;
         }
-        let records = self.resolver.txt(domain).await.ok()?;
+        let answer = self.resolver.txt(domain).await;
+        let records = self.heard(answer)?;
         let text = records.iter().map(|record| String::from_utf8_lossy(record));
         text.map(|text| text.to_lowercase()).find(|text| text.starts_with("v=spf1"))
     }
 
     async fn add_addresses(&mut self, host: &str) {
-        if self.may_ask()
-            && let Ok(addresses) = self.resolver.a(host).await
-        {
+        if !self.may_ask() {
+            return;
+        }
+        let answer = self.resolver.a(host).await;
+        if let Some(addresses) = self.heard(answer) {
             addresses.into_iter().for_each(|address| self.add(IpNet::from(IpAddr::V4(address))));
         }
     }
 
     async fn add_exchangers(&mut self, domain: &str) {
-        if self.may_ask()
-            && let Ok(exchangers) = self.resolver.mx(domain).await
-        {
+        if !self.may_ask() {
+            return;
+        }
+        let answer = self.resolver.mx(domain).await;
+        if let Some(exchangers) = self.heard(answer) {
             for exchanger in exchangers.into_iter().filter(|exchanger| !exchanger.host.is_empty()) {
                 self.add_addresses(&exchanger.host).await;
             }
@@ -181,7 +233,7 @@ fn plain_name(text: &str) -> Option<&str> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use outrider_core::dns::{DnsError, MemoryResolver};
+    use outrider_core::dns::MemoryResolver;
     use outrider_core::settings::Interval;
     use tokio::time::Instant;
 
@@ -245,6 +297,39 @@ mod tests {
         assert!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await);
         assert!(!spf.lists("example.org", ip("192.0.2.2"), PATIENCE).await);
         assert_eq!(asked.asked(), ["TXT example.org"]);
+    }
+
+    #[tokio::test]
+    async fn mail_servers_of_a_domain() {
+        let world = || {
+            MemoryResolver::new()
+                .with_txt("listed.example", "v=spf1 ip4:192.0.2.0/24 -all")
+                .with_mx("listed.example", 10, "mx.example")
+                .with_txt("plain.example", "no SPF here")
+                .with_mx("plain.example", 10, "mx.example")
+                .with_a("mx.example", Ipv4Addr::new(198, 51, 100, 1))
+                .with_txt("half.example", "v=spf1 ip4:192.0.2.1 include:broken.example")
+                .with_failure("broken.example", DnsError::Timeout)
+        };
+        for (domain, expected, failed) in [
+            ("listed.example", &["192.0.2.0/24"][..], false),
+            ("plain.example", &["198.51.100.1/32"], false),
+            ("half.example", &["192.0.2.1/32"], true),
+            ("broken.example", &[], true),
+            ("nowhere.example", &[], false),
+        ] {
+            let (spf, _) = lookup(world());
+            let found = spf.mail_servers(domain).await;
+            let networks: Vec<String> = found.networks.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                (networks.as_slice(), found.failed, found.cut),
+                (&expected.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()[..], failed, false),
+                "{domain}"
+            );
+        }
+        let hosts: String = (0..500).map(|n| format!(" a:h{n}.example")).collect();
+        let (spf, _) = lookup(MemoryResolver::new().with_txt("wide.example", &format!("v=spf1{hosts}")));
+        assert!(spf.mail_servers("wide.example").await.cut);
     }
 
     /// T32: loops and fans of includes end at the number of queries.

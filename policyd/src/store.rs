@@ -151,22 +151,26 @@ pub(crate) struct Sweep {
     pub(crate) ordered: bool,
 }
 
-/// Rows of one step.
-const STEP: i64 = 2000;
 /// Pause between two steps, for everybody else.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 impl Sweep {
-    /// Deletes what is older than `time`; the number of rows deleted.
-    pub(crate) async fn run(&self, db: &Db, time: i64) -> Result<u64, DbError> {
-        self.run_until(db, time, u64::MAX).await
+    /// Deletes what is older than `time`, going through `batch` rows at a time; the number of rows deleted.
+    pub(crate) async fn run(&self, db: &Db, time: i64, batch: u32) -> Result<u64, DbError> {
+        self.run_until(db, time, batch, u64::MAX).await
     }
 
     /// The same, but ends with the step in which `enough` rows are gone.
-    pub(crate) async fn run_until(&self, db: &Db, time: i64, enough: u64) -> Result<u64, DbError> {
+    pub(crate) async fn run_until(
+        &self,
+        db: &Db,
+        time: i64,
+        batch: u32,
+        enough: u64,
+    ) -> Result<u64, DbError> {
         let (mut last, mut deleted) = (0_i64, 0);
         loop {
-            let row = db.fetch_optional(&self.step, &[last.into(), STEP.into()]).await?;
+            let row = db.fetch_optional(&self.step, &[last.into(), batch.into()]).await?;
             let Some(next) = row.and_then(|row| row.int_at(0)) else { return Ok(deleted) };
             let done = db.execute(&self.delete, &[last.into(), next.into(), time.into()]).await?;
             deleted += done.rows_affected;

@@ -88,7 +88,7 @@ async fn open(settings: &Settings, state: &Path, clock: &SharedClock) -> Result<
     if settings.resolve_aliases {
         // Following asks for forwardings and domains first, for each recipient again.
         let (cache_life, cache_size) = (settings.cache_life, settings.cache_size);
-        let memory = DirectorySettings { cache_life, cache_size };
+        let memory = DirectorySettings { cache_life, cache_size, ..DirectorySettings::default() };
         directory = Arc::new(CachedDirectory::new(directory, &memory, clock.clone()));
     }
     Accounts::new(settings, directory)

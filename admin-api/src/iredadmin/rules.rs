@@ -33,7 +33,7 @@ impl AccountApi {
                 let row = self.rules.throttle(scope, kind).await?;
                 return Ok(Answer::data(row.map_or_else(Map::new, |row| view::object(&row, &[]))));
             }
-            Verb::Delete => self.rules.remove_throttle(scope, kind).await?,
+            Verb::Delete => drop(self.rules.remove_throttle(scope, kind).await?),
             _ => {
                 let period = number(sent, "period", 0).ok_or(Failure::new("INVALID_ACTION"))?;
                 let limit = |name| number(sent, name, -1).unwrap_or(-1);
@@ -142,8 +142,8 @@ impl AccountApi {
                     .collect();
                 self.rules.list(scope, direction, colour, &listed).await?;
             }
-            Verb::Update => self.rules.unlist(scope, direction, colour, Some(&addresses())).await?,
-            Verb::Delete => self.rules.unlist(scope, direction, colour, None).await?,
+            Verb::Update => drop(self.rules.unlist(scope, direction, colour, Some(&addresses())).await?),
+            Verb::Delete => drop(self.rules.unlist(scope, direction, colour, None).await?),
         }
         Ok(Answer::success())
     }

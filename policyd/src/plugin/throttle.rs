@@ -2,16 +2,14 @@
 //!
 //! Asked when the whole message has arrived, so that a message given up before counts for nothing. There are two rounds:
 //! the sender's (`outbound` for our users and this machine, `external` for others) and the recipient's
-//! (`inbound`). For each of the four limits the most telling row with a value supplies it: -1 inherits, 0 is
-//! unlimited. Limits of a domain or of everybody hold for each user alone.
+//! (`inbound`). Which rows supply the limits is [`crate::limit`]'s business.
 //!
 //! Messages count once a recipient. Bytes are compared before the message is added: the one that crosses the limit
 //! still passes. Check and count are one step in the database, see [`crate::store::throttle`]. A refused message counts
 //! nothing, but what the sender's round has counted stays if the recipient's round refuses.
 
-use outrider_core::lookup::{self, EVERY_CLIENT, Form};
-
 use crate::context::{Context, RuleError, iredapd};
+use crate::limit::{Effective, account_keys};
 use crate::notify::Notice;
 use crate::request::PolicyRequest;
 use crate::store::throttle::{Amount, Counted, Limits, Tracked};
@@ -60,7 +58,9 @@ async fn round(
     request: &PolicyRequest,
     context: &Context,
 ) -> Result<Option<Reply>, RuleError> {
-    let accounts = account_keys(user, request, context).await?;
+    let real = if user.is_empty() { None } else { context.under_alias_target(user).await? };
+    let all_wildcards = context.settings.all_wildcard_addresses;
+    let accounts = account_keys(user, real.as_deref(), &request.client_address, all_wildcards);
     let store = &context.stores.throttle;
     let rows = store.limits(kind, &accounts).await.map_err(iredapd("throttle"))?;
     let effective = Effective::of(&rows);
@@ -82,90 +82,6 @@ async fn round(
         false => tracing::debug!(tid = at.tid, "limit exceeded again in the same period"),
     }
     Ok(Some(Reply::QuotaExceeded))
-}
-
-async fn account_keys(
-    user: &str,
-    request: &PolicyRequest,
-    context: &Context,
-) -> Result<Vec<String>, RuleError> {
-    let client = &request.client_address;
-    let mut keys = vec![client.clone(), EVERY_CLIENT.to_owned()];
-    keys.extend(lookup::wildcard_ipv4(client, context.settings.all_wildcard_addresses));
-    // Without a user there is no key for everybody either.
-    if !user.is_empty() {
-        keys.extend(lookup::policy_keys(user));
-        if let Some(real) = context.under_alias_target(user).await? {
-            let real_keys = lookup::policy_keys(&real);
-            keys.extend(real_keys.into_iter().filter(|key| key != lookup::EVERYBODY));
-        }
-    }
-    keys.retain(|key| !key.is_empty());
-    keys.sort_unstable();
-    keys.dedup();
-    Ok(keys)
-}
-
-/// The rows that supply the four limits.
-#[derive(Debug, Default)]
-struct Effective<'a> {
-    msg_size: Option<&'a Limits>,
-    max_rcpts: Option<&'a Limits>,
-    max_msgs: Option<&'a Limits>,
-    max_quota: Option<&'a Limits>,
-}
-
-impl<'a> Effective<'a> {
-    /// `rows` with the most telling first.
-    fn of(rows: &'a [Limits]) -> Effective<'a> {
-        let first = |value: fn(&Limits) -> i64| rows.iter().find(|row| row.period > 0 && value(row) >= 0);
-        Effective {
-            msg_size: first(|row| row.msg_size),
-            max_rcpts: first(|row| row.max_rcpts),
-            max_msgs: first(|row| row.max_msgs),
-            max_quota: first(|row| row.max_quota),
-        }
-    }
-
-    fn refuses_at_once(&self, message: Amount) -> Option<Reply> {
-        let exceeded = |limit: Option<i64>, value| limit.is_some_and(|limit| limit > 0 && value > limit);
-        if exceeded(self.msg_size.map(|row| row.msg_size), message.bytes) {
-            return Some(Reply::TooLarge);
-        }
-        exceeded(self.max_rcpts.map(|row| row.max_rcpts), message.messages)
-            .then_some(Reply::TooManyRecipients)
-    }
-
-    /// One counter for each row that supplies one of the counted limits, limit 0 included.
-    fn tracked(&self, user: &str, client: &str) -> Vec<Tracked> {
-        let mut tracked: Vec<Tracked> = Vec::new();
-        let counter = |row: &Limits| Tracked {
-            tid: row.id,
-            key: tracking_key(&row.account, user, client),
-            period: row.period,
-            max_msgs: 0,
-            max_quota: 0,
-        };
-        if let Some(row) = self.max_msgs {
-            tracked.push(Tracked { max_msgs: row.max_msgs, ..counter(row) });
-        }
-        if let Some(row) = self.max_quota {
-            match tracked.iter_mut().find(|other| other.tid == row.id) {
-                Some(same) => same.max_quota = row.max_quota,
-                None => tracked.push(Tracked { max_quota: row.max_quota, ..counter(row) }),
-            }
-        }
-        tracked
-    }
-}
-
-/// Whose counter a row moves: rows for clients that of the client, all other rows that of the user.
-fn tracking_key(account: &str, user: &str, client: &str) -> String {
-    match Form::of(account) {
-        Some(Form::Ip | Form::AtIp) => client.to_owned(),
-        Some(Form::WildcardIp) => account.to_owned(),
-        _ => user.to_owned(),
-    }
 }
 
 fn notice(
@@ -192,61 +108,6 @@ fn notice(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn row(
-        id: i64,
-        account: &str,
-        priority: i64,
-        [msg_size, max_rcpts, max_msgs, max_quota]: [i64; 4],
-    ) -> Limits {
-        let account = account.to_owned();
-        Limits { id, account, priority, period: 3600, msg_size, max_msgs, max_quota, max_rcpts }
-    }
-
-    #[test]
-    fn each_limit_comes_from_the_first_row_that_has_it() {
-        let rows = [
-            Limits { period: 0, ..row(9, "x@example.com", 100, [1, 1, 1, 1]) },
-            row(1, "a@example.com", 100, [-1, 0, 5, -1]),
-            row(2, "@example.com", 60, [100, 3, 7, -1]),
-            row(3, "@.", 0, [200, 4, 8, 1000]),
-        ];
-        let effective = Effective::of(&rows);
-        let refused = |messages, bytes| effective.refuses_at_once(Amount { messages, bytes });
-        assert_eq!(refused(1, 100), None);
-        assert_eq!(refused(1, 101), Some(Reply::TooLarge));
-        assert_eq!(refused(50, 100), None, "0 is unlimited and stops the search");
-        let tracked = effective.tracked("a@example.com", "192.0.2.7");
-        let brief: Vec<_> = tracked.iter().map(|t| (t.tid, t.max_msgs, t.max_quota)).collect();
-        assert_eq!(brief, [(1, 5, 0), (3, 0, 1000)]);
-        assert!(Effective::of(&[]).tracked("a", "b").is_empty());
-    }
-
-    #[test]
-    fn one_row_with_both_limits_is_one_counter() {
-        let rows = [row(1, "@.", 0, [-1, 3, 0, 10])];
-        let effective = Effective::of(&rows);
-        assert_eq!(
-            effective.refuses_at_once(Amount { messages: 4, bytes: 0 }),
-            Some(Reply::TooManyRecipients)
-        );
-        let tracked = effective.tracked("a", "b");
-        assert_eq!(tracked.iter().map(|t| (t.max_msgs, t.max_quota)).collect::<Vec<_>>(), [(0, 10)]);
-    }
-
-    #[test]
-    fn whose_counter_moves() {
-        for (account, key) in [
-            ("a@example.com", "user"),
-            ("@example.com", "user"),
-            ("@.", "user"),
-            ("192.0.2.7", "client"),
-            ("@ip", "client"),
-            ("192.0.2.*", "192.0.2.*"),
-        ] {
-            assert_eq!(tracking_key(account, "user", "client"), key, "{account}");
-        }
-    }
 
     #[test]
     fn numbers_of_the_wire() {

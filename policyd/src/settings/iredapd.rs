@@ -46,7 +46,7 @@ pub const NAMES: &[(&str, Meaning)] = &[
     ("CHANGE_PASSWORD_NEVER_EXPIRE_USERS", LowerList("force_change_password.never_expire")),
     ("CHECK_FORGED_SENDER", As("reject_sender_login_mismatch.check_forged_sender")),
     ("CHECK_SPF_IF_LOGIN_MISMATCH", As("reject_sender_login_mismatch.check_spf")),
-    ("CLEANUP_QUERY_SIZE_LIMIT", Dropped("rows are removed in batches of a fixed size")),
+    ("CLEANUP_QUERY_SIZE_LIMIT", Number("cleanup.batch")),
     ("CMD_SENDMAIL", As("notification.sendmail")),
     ("DNS_QUERY_TIMEOUT", Seconds("dns.timeout")),
     ("ENABLE_ALL_WILDCARD_IP", As("all_wildcard_addresses")),
@@ -237,6 +237,7 @@ mod tests {
             "ALLOWED_FORGED_SENDERS": ["Bob@Example.com"], "PLUGIN_PRIORITIES": {"amavisd_wblist": 99},
             "WL_RCPT_LOCAL_ACCOUNT": "anything", "GREYLISTING_MESSAGE": "421", "SENDERSCORE_REJECT_SCORE": "25", "mlmmjadmin_api_auth_token": "",
             "MYNETWORKS": ["10.0.0.0/8"], "plugins": ["greylisting"], "hostname": "mx.example.com",
+            "CLEANUP_QUERY_SIZE_LIMIT": 500,
         }));
         assert_eq!(ours.greylisting.block.duration().as_secs(), 60);
         assert_eq!(ours.greylisting.unpassed_lifetime.duration().as_secs(), 172_800);
@@ -246,6 +247,7 @@ mod tests {
         assert_eq!(ours.whitelist_outbound_recipient.account, WhitelistAccount::Global);
         assert_eq!(ours.senderscore.reject_score, 25);
         assert_eq!(ours.greylisting.message, "421");
+        assert_eq!(ours.cleanup.batch, 500);
         assert!(ours.reject_sender_login_mismatch.list_api_token.is_none());
         assert_eq!(ours.myhostname.as_deref(), Some("mx.example.com"));
         assert_eq!((translation.unknown.len(), translation.remarks.len()), (0, 0));

@@ -213,8 +213,19 @@ outrider_core::settings! {
 outrider_core::settings! {
     /// Removal of rows that have had their time: triplets, counters, scores, session rows.
     pub struct CleanupSettings {
-        /// How often; "0s" leaves it to a cron job.
+        /// How often; "0s" leaves it to a cron job with "outrider cleanup".
         pub interval: Interval = Interval::seconds(3600),
+        /// How many rows one statement goes through; between two of them others have their turn.
+        pub batch: u32 = 1000,
+    }
+}
+
+outrider_core::settings! {
+    /// Domains whose mail servers are never greylisted (table greylisting_whitelist_domains).
+    pub struct WhitelistDomainSettings {
+        /// How often the addresses of their mail servers are looked up; "0s" leaves it to a cron job with
+        /// "outrider greylist refresh-spf".
+        pub refresh: Interval = Interval::seconds(3600),
     }
 }
 
@@ -237,6 +248,10 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     if settings.spf.entries == 0 || settings.session_log.queue == 0 {
         let key = if settings.spf.entries == 0 { "spf.entries" } else { "session_log.queue" };
         findings.error(key, "must be at least 1", "");
+    }
+    if !(10..=100_000).contains(&settings.cleanup.batch) {
+        let reason = "smaller steps never end, larger ones hold others up";
+        findings.error("cleanup.batch", reason, "write a number from 10 to 100000; the default is 1000");
     }
     let login = &settings.reject_sender_login_mismatch;
     if let Some(endpoint) = login.list_api.as_deref()

@@ -7,6 +7,15 @@ use crate::settings::CacheSettings;
 
 const LISTED: Stmt = Stmt::same("SELECT wb FROM wblist_rdns WHERE rdns IN (?)");
 
+const ALL: Stmt = Stmt::same("SELECT rdns, wb FROM wblist_rdns ORDER BY rdns");
+const SET: Stmt = Stmt::per_engine(
+    "INSERT INTO wblist_rdns (rdns, wb) VALUES (?, ?) ON DUPLICATE KEY UPDATE wb = VALUES(wb)",
+    "INSERT INTO wblist_rdns (rdns, wb) VALUES (?, ?) ON CONFLICT (rdns) DO UPDATE SET wb = EXCLUDED.wb",
+    "INSERT INTO wblist_rdns (rdns, wb) VALUES (?, ?) ON CONFLICT (rdns) DO UPDATE SET wb = EXCLUDED.wb",
+)
+.repeatable();
+const FORGET: Stmt = Stmt::same("DELETE FROM wblist_rdns WHERE rdns = ?").repeatable();
+
 /// What the table says about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed {
@@ -50,5 +59,31 @@ impl RdnsStore {
             })
         };
         self.cache.get_or_fetch(name.to_owned(), fetch, DbError::is_temporary).await
+    }
+
+    /// All names with their letters, `W` or `B`.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn all(&self) -> Result<Vec<(String, String)>, DbError> {
+        let rows = self.db.fetch_all(&ALL, &[]).await?;
+        Ok(rows.iter().filter_map(|row| Some((row.string("rdns")?, row.string("wb")?))).collect())
+    }
+
+    /// Puts a name (lower case) on the white- or the blacklist, and so takes it off the other.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn set(&self, name: &str, white: bool) -> Result<(), DbError> {
+        let letter = if white { "W" } else { "B" };
+        self.db.execute(&SET, &[name.into(), letter.into()]).await.map(drop)
+    }
+
+    /// Takes a name off its list; whether it was on one.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn forget(&self, name: &str) -> Result<bool, DbError> {
+        Ok(self.db.execute(&FORGET, &[name.into()]).await?.rows_affected > 0)
     }
 }

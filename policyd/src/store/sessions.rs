@@ -71,12 +71,12 @@ impl SessionStore {
         SessionStore { db }
     }
 
-    /// Forgets rows from before `time` (Unix seconds); how many.
+    /// Forgets rows from before `time` (Unix seconds), going through `batch` rows at a time; how many.
     ///
     /// # Errors
     /// See [`DbError`].
-    pub async fn forget_before(&self, time: i64) -> Result<u64, DbError> {
-        OLD.run(&self.db, time).await
+    pub async fn forget_before(&self, time: i64, batch: u32) -> Result<u64, DbError> {
+        OLD.run(&self.db, time, batch).await
     }
 
     /// Writes rows, all or none.

@@ -266,9 +266,9 @@ impl ThrottleStore {
         Err(contended())
     }
 
-    /// Forgets counters whose period is over at `now`; how many.
-    pub async fn forget_expired(&self, now: i64) -> Result<u64, DbError> {
-        EXPIRED.run(&self.db, now).await
+    /// Forgets counters whose period is over at `now`, going through `batch` rows at a time; how many.
+    pub async fn forget_expired(&self, now: i64, batch: u32) -> Result<u64, DbError> {
+        EXPIRED.run(&self.db, now, batch).await
     }
 
     /// Whether the caller should notify: true for one request a period. Without a row there is nothing to remember it

@@ -187,17 +187,17 @@ impl TripletStore {
         Ok(())
     }
 
-    /// Forgets triplets and clients whose time is over at `now`; how many.
-    pub async fn forget_expired(&self, now: i64) -> Result<u64, DbError> {
-        EXPIRED.run(&self.db, now).await
+    /// Forgets triplets and clients whose time is over at `now`, going through `batch` rows at a time; how many.
+    pub async fn forget_expired(&self, now: i64, batch: u32) -> Result<u64, DbError> {
+        EXPIRED.run(&self.db, now, batch).await
     }
 
     /// Forgets the oldest contacts that have not passed until about `most` rows are left; how many went. 0 leaves all.
-    pub async fn shrink(&self, most: u64) -> Result<u64, DbError> {
+    pub async fn shrink(&self, most: u64, batch: u32) -> Result<u64, DbError> {
         let row = self.db.fetch_optional(&ROWS, &[]).await?;
         let rows = row.and_then(|row| row.int_at(0)).and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0);
         match rows.checked_sub(most) {
-            Some(surplus @ 1..) if most > 0 => OLDEST.run_until(&self.db, 0, surplus).await,
+            Some(surplus @ 1..) if most > 0 => OLDEST.run_until(&self.db, 0, batch, surplus).await,
             _ => Ok(0),
         }
     }

@@ -16,6 +16,7 @@ mod threats;
 mod throttle;
 mod valkey;
 mod valkey_threats;
+mod whitelist_domains;
 mod world;
 
 use outrider_tests::mariadb::MariaDb;
@@ -38,6 +39,8 @@ async fn run_everywhere(world: &World) {
     greylisting::what_spf_lists_is_one_pool(world).await;
     greylisting::threat_t15_floods_fill_no_table(world).await;
     cleanup::old_rows_go_and_others_stay(world).await;
+    Box::pin(whitelist_domains::daemons_look_them_up_at_once(world)).await;
+    Box::pin(whitelist_domains::one_of_several_hosts_wins(world)).await;
     fixes::everything_upstream_gets_wrong_in_tables(world).await;
     threats::threat_t13_values_are_never_code(world).await;
     threats::threat_t14_odd_clocks_and_rows(world).await;

@@ -87,7 +87,7 @@ impl Rules {
         }
         let row = tx.fetch_optional(&READ, &[(&account).into()]).await?;
         let policy = row.and_then(|row| row.int("id")).unwrap_or(0);
-        let user = user_id(&mut tx, scope).await?;
+        let user = user_id(&mut tx, &scope.into()).await?;
         tx.execute(&LINK, &[policy.into(), user.into()]).await?;
         for (column, value) in values {
             tx.execute(&column.update(), &[value.clone(), (&account).into()]).await?;

@@ -1,7 +1,7 @@
 //! Black and white lists: `amavisd.wblist` (mail received) and `outbound_wblist` (mail sent) between the accounts in
 //! `users` and the foreign addresses in `mailaddr`. Both hold addresses as octets.
 
-use super::{Result, Rules, Scope, taken};
+use super::{AccountKey, Result, Rules, taken};
 use crate::sql::{Stmt, Transaction, Value};
 
 /// Which mail a list is about.
@@ -23,7 +23,8 @@ pub enum Colour {
 }
 
 impl Colour {
-    fn letter(self) -> &'static str {
+    /// The letter in the column `wb`.
+    pub fn letter(self) -> &'static str {
         match self {
             Self::White => "W",
             Self::Black => "B",
@@ -38,6 +39,12 @@ pub struct ListedAddress {
     pub address: String,
     /// The more particular the form, the higher.
     pub priority: i64,
+}
+
+impl From<&AccountKey> for ListedAddress {
+    fn from(key: &AccountKey) -> ListedAddress {
+        ListedAddress { address: key.as_str().to_owned(), priority: key.filter_priority() }
+    }
 }
 
 const USER: Stmt = Stmt::same("SELECT id FROM users WHERE email = ?");
@@ -84,8 +91,13 @@ fn statements(direction: Direction) -> &'static Statements {
 
 impl Rules {
     /// The addresses on a list.
-    pub async fn listed(&self, scope: &Scope, direction: Direction, colour: Colour) -> Result<Vec<String>> {
-        let args = [Value::bytes(scope.account()), colour.letter().into()];
+    pub async fn listed(
+        &self,
+        account: impl Into<AccountKey>,
+        direction: Direction,
+        colour: Colour,
+    ) -> Result<Vec<String>> {
+        let args = [Value::bytes(account.into().as_str()), colour.letter().into()];
         let rows = self.amavisd.fetch_all(&statements(direction).read, &args).await?;
         Ok(rows.iter().filter_map(|row| row.string("email")).collect())
     }
@@ -93,14 +105,15 @@ impl Rules {
     /// Puts addresses on a list, and takes them off the list of the other colour.
     pub async fn list(
         &self,
-        scope: &Scope,
+        account: impl Into<AccountKey>,
         direction: Direction,
         colour: Colour,
         addresses: &[ListedAddress],
     ) -> Result<()> {
+        let account = account.into();
         let stmts = statements(direction);
         let mut tx = self.amavisd.begin().await?;
-        let account = user_id(&mut tx, scope).await?;
+        let account = user_id(&mut tx, &account).await?;
         for listed in addresses {
             let address = id(&mut tx, (&ADDRESS, &INSERT_ADDRESS), &listed.address, listed.priority).await?;
             tx.execute(&stmts.delete, &[account.into(), address.into()]).await?;
@@ -110,36 +123,40 @@ impl Rules {
         Ok(tx.commit().await?)
     }
 
-    /// Takes addresses off a list; `None` takes off all of them.
+    /// Takes addresses off a list; `None` takes off all of them. How many there were.
     pub async fn unlist(
         &self,
-        scope: &Scope,
+        account: impl Into<AccountKey>,
         direction: Direction,
         colour: Colour,
         addresses: Option<&[String]>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
+        let account = account.into();
         let stmts = statements(direction);
         let mut tx = self.amavisd.begin().await?;
-        let row = tx.fetch_optional(&USER, &[Value::bytes(scope.account())]).await?;
-        let Some(account) = row.and_then(|row| row.int_at(0)) else { return Ok(()) };
+        let row = tx.fetch_optional(&USER, &[Value::bytes(account.as_str())]).await?;
+        let Some(account) = row.and_then(|row| row.int_at(0)) else { return Ok(0) };
+        let mut taken_off = 0;
         let Some(addresses) = addresses else {
-            tx.execute(&stmts.delete_all, &[account.into(), colour.letter().into()]).await?;
-            return Ok(tx.commit().await?);
+            let done = tx.execute(&stmts.delete_all, &[account.into(), colour.letter().into()]).await?;
+            tx.commit().await?;
+            return Ok(done.rows_affected);
         };
         for address in addresses {
             let row = tx.fetch_optional(&ADDRESS, &[Value::bytes(address)]).await?;
             if let Some(address) = row.and_then(|row| row.int_at(0)) {
                 let args = [account.into(), address.into(), colour.letter().into()];
-                tx.execute(&stmts.delete_colour, &args).await?;
+                taken_off += tx.execute(&stmts.delete_colour, &args).await?.rows_affected;
             }
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(taken_off)
     }
 }
 
 /// The row of an account in `users`, made where it is missing.
-pub(super) async fn user_id(tx: &mut Transaction, scope: &Scope) -> Result<i64> {
-    id(tx, (&USER, &INSERT_USER), &scope.account(), scope.filter_priority()).await
+pub(super) async fn user_id(tx: &mut Transaction, account: &AccountKey) -> Result<i64> {
+    id(tx, (&USER, &INSERT_USER), account.as_str(), account.filter_priority()).await
 }
 
 async fn id(tx: &mut Transaction, (find, insert): (&Stmt, &Stmt), email: &str, priority: i64) -> Result<i64> {

@@ -115,7 +115,12 @@ impl Valkey {
 
     /// Whether it answered the last time it was asked.
     pub fn health(&self) -> DependencyHealth {
-        DependencyHealth { name: "valkey", up: self.up.load(Ordering::Relaxed), detail: self.place.clone(), pool: None }
+        DependencyHealth {
+            name: "valkey",
+            up: self.up.load(Ordering::Relaxed),
+            detail: self.place.clone(),
+            pool: None,
+        }
     }
 
     /// The full name of a key.

@@ -1,0 +1,146 @@
+//! What an administrator types: accounts, addresses, domains, limits; and the answer to a question.
+
+use std::io::{self, IsTerminal, Write as _};
+
+use outrider_core::directory::write::AccountKey;
+use outrider_core::lookup::Form;
+use outrider_core::settings::Size;
+
+use super::failure::Failure;
+use super::output::printable;
+
+/// The keys among what was typed, and what was none of the wanted forms.
+pub(crate) fn keys(typed: &[String], wanted: fn(Form) -> bool) -> (Vec<AccountKey>, Vec<String>) {
+    let (mut keys, mut invalid) = (Vec::new(), Vec::new());
+    for text in typed {
+        match AccountKey::parse(text).filter(|key| wanted(key.form())) {
+            Some(key) if keys.contains(&key) => {}
+            Some(key) => keys.push(key),
+            None => invalid.push(text.clone()),
+        }
+    }
+    (keys, invalid)
+}
+
+/// One key of the wanted forms.
+pub(crate) fn key(typed: &str, wanted: fn(Form) -> bool, forms: &str) -> Result<AccountKey, Failure> {
+    AccountKey::parse(typed)
+        .filter(|key| wanted(key.form()))
+        .ok_or_else(|| Failure::data(format!("\"{}\" is no {forms}", printable(typed))))
+}
+
+/// What a mail address is covered by, for messages.
+pub(crate) const ACCOUNT_FORMS: &str = "account: write user@domain, @domain, @.domain or @. (everybody)";
+
+/// An account: a mail address or what covers mail addresses.
+pub(crate) fn account(typed: &str) -> Result<AccountKey, Failure> {
+    key(typed, Form::covers_addresses, ACCOUNT_FORMS)
+}
+
+/// A domain, with or without an `@` before it.
+pub(crate) fn domain(typed: &str) -> Option<String> {
+    let name = typed.trim().trim_start_matches('@').trim_end_matches('.');
+    let key = AccountKey::parse(&format!("@{name}")).filter(|key| key.form() == Form::Domain)?;
+    let name = key.as_str().strip_prefix('@').unwrap_or_default().to_owned();
+    (name.contains('.') && name.len() <= 253 && !name.contains('+')).then_some(name)
+}
+
+/// The domains among what was typed, and what is none.
+pub(crate) fn domains(typed: &[String]) -> (Vec<String>, Vec<String>) {
+    let (mut domains, mut invalid) = (Vec::new(), Vec::new());
+    for text in typed {
+        match domain(text) {
+            Some(name) if domains.contains(&name) => {}
+            Some(name) => domains.push(name),
+            None => invalid.push(text.clone()),
+        }
+    }
+    (domains, invalid)
+}
+
+/// Says what was passed over; the exit status that follows.
+pub(crate) fn report_invalid(invalid: &[String], forms: &str) -> u8 {
+    for text in invalid {
+        eprintln!("outrider: passed over \"{}\": no {forms}", printable(text));
+    }
+    if invalid.is_empty() { 0 } else { crate::exit::BAD_DATA }
+}
+
+/// A limit: a number, a size, `inherit` (-1) or `unlimited` (0).
+pub(crate) fn limit(text: &str) -> Result<i64, String> {
+    match text.trim() {
+        "inherit" | "-1" => Ok(-1),
+        "unlimited" => Ok(0),
+        other => {
+            let size: Size = other.parse().map_err(|_| {
+                format!("\"{other}\" is no limit: write a number, a size such as 50MiB, unlimited or inherit")
+            })?;
+            i64::try_from(size.0).map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// Asks before something is lost. Without a terminal nobody can be asked, and nothing is done.
+pub(crate) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!("{question} Nobody can be asked here: say --yes")));
+    }
+    eprint!("{question} [y/N] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new(crate::exit::NEGATIVE, "nothing was done")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_as_they_are_typed() {
+        for (typed, expected) in [
+            ("Example.com", Some("example.com")),
+            ("@example.com", Some("example.com")),
+            ("example.com.", Some("example.com")),
+            ("localhost", None),
+            ("@.example.com", None),
+            ("user@example.com", None),
+            ("exa mple.com", None),
+            ("", None),
+        ] {
+            assert_eq!(domain(typed).as_deref(), expected, "{typed}");
+        }
+    }
+
+    #[test]
+    fn limits_as_they_are_typed() {
+        for (typed, expected) in [
+            ("inherit", Ok(-1)),
+            ("-1", Ok(-1)),
+            ("unlimited", Ok(0)),
+            ("0", Ok(0)),
+            ("250", Ok(250)),
+            ("10MiB", Ok(10 << 20)),
+        ] {
+            assert_eq!(limit(typed), expected, "{typed}");
+        }
+        assert!(limit("-2").is_err() && limit("many").is_err() && limit("").is_err());
+    }
+
+    #[test]
+    fn invalid_ones_do_not_stop_the_others() {
+        let typed = ["A@example.com", "nonsense", "a@example.com", "192.0.2.0/24"].map(str::to_owned);
+        let (keys, invalid) = keys(&typed, |_| true);
+        assert_eq!(
+            keys.iter().map(AccountKey::as_str).collect::<Vec<_>>(),
+            ["a@example.com", "192.0.2.0/24"]
+        );
+        assert_eq!(invalid, ["nonsense"]);
+    }
+}

@@ -1,0 +1,151 @@
+//! Why a limit is what it is: the rows that cover a user or a client, which of them supplies each of the four
+//! limits, and what has been counted.
+
+use outrider_core::directory::write::{AccountError, Rules, ThrottleKind};
+use outrider_core::lookup::EVERY_CLIENT;
+use outrider_core::sql::DbError;
+
+use crate::context::{Context, RuleError};
+use crate::limit::{Effective, Limit, account_keys};
+use crate::store::throttle::{Limits, Tracked};
+
+/// Whom a question about limits is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The address, lower case, without extension; empty if it is about a client alone.
+    pub user: String,
+    /// The client's address; empty leaves the limits of clients out.
+    pub client: String,
+}
+
+/// The limits of one kind for a user or a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The kind.
+    pub kind: ThrottleKind,
+    /// The user under the domain that its own is an alias of, if it is one.
+    pub real_user: Option<String>,
+    /// All rows that cover them, the most telling first.
+    pub rows: Vec<Limits>,
+    /// The four limits.
+    pub limits: Vec<Effect>,
+    /// The counters that a message would move.
+    pub counters: Vec<Counter>,
+}
+
+/// One of the four limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// Which.
+    pub limit: Limit,
+    /// Its number, 0 for unlimited; `None` if no row says anything.
+    pub value: Option<i64>,
+    /// The row that supplies it, as its place in [`Explanation::rows`].
+    pub row: Option<usize>,
+}
+
+/// What a row contributes to a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It is the limit.
+    Supplies,
+    /// It leaves the limit to less telling rows.
+    Inherits,
+    /// A more telling row has a value already.
+    Beaten,
+    /// It has no period and counts for nothing.
+    Ignored,
+}
+
+/// A counter and its period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// The row of the limit, and the key under which it counts.
+    pub tracked: Tracked,
+    /// What was counted in the current period; `None` if nothing was, or the period is over.
+    pub counted: Option<Counted>,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Messages, once for each recipient.
+    pub messages: i64,
+    /// Bytes.
+    pub bytes: i64,
+    /// When the period began, Unix seconds.
+    pub since: i64,
+    /// When it ends.
+    pub until: i64,
+}
+
+impl Explanation {
+    /// What the row at a place contributes to a limit.
+    pub fn part(&self, limit: Limit, place: usize) -> Part {
+        let supplier = self.limits.iter().find(|effect| effect.limit == limit).and_then(|effect| effect.row);
+        match self.rows.get(place) {
+            Some(row) if row.period <= 0 => Part::Ignored,
+            _ if supplier == Some(place) => Part::Supplies,
+            Some(row) if limit.of(row) < 0 => Part::Inherits,
+            _ => Part::Beaten,
+        }
+    }
+}
+
+/// Explains the limits of one kind.
+pub(super) async fn explain(
+    context: &Context,
+    rules: &Rules,
+    kind: ThrottleKind,
+    subject: &Subject,
+) -> Result<Explanation, RuleError> {
+    let Subject { user, client } = subject;
+    let real_user = if user.is_empty() { None } else { context.under_alias_target(user).await? };
+    let all_wildcards = context.settings.all_wildcard_addresses;
+    let mut keys = account_keys(user, real_user.as_deref(), client, all_wildcards);
+    if client.is_empty() {
+        keys.retain(|key| key != EVERY_CLIENT);
+    }
+    let rows = context.stores.throttle.limits(kind.name(), &keys).await.map_err(table("throttle"))?;
+    let effective = Effective::of(&rows);
+    let limits = Limit::ALL.map(|limit| {
+        let supplier = effective.supplier(limit);
+        Effect {
+            limit,
+            value: supplier.map(|row| limit.of(row)),
+            row: supplier.and_then(|supplier| rows.iter().position(|row| row.id == supplier.id)),
+        }
+    });
+    let tracked = effective.tracked(user, client);
+    let counters = counters(rules, tracked, context.now()).await?;
+    Ok(Explanation { kind, real_user, limits: limits.to_vec(), counters, rows })
+}
+
+async fn counters(rules: &Rules, tracked: Vec<Tracked>, now: i64) -> Result<Vec<Counter>, RuleError> {
+    let tids: Vec<i64> = tracked.iter().map(|one| one.tid).collect();
+    let keys: Vec<String> = tracked.iter().map(|one| one.key.clone()).collect();
+    let rows = rules.throttle_counters(&tids, &keys).await.map_err(|error| match error {
+        AccountError::Database(cause) => table("throttle_tracking")(cause),
+        other => table("throttle_tracking")(DbError::Refused(other.to_string())),
+    })?;
+    let counted = |one: &Tracked| {
+        // Of doubles on PostgreSQL the newest counts.
+        let row = rows.iter().rev().find(|row| {
+            row.int("tid") == Some(one.tid)
+                && row.text("account").is_some_and(|account| account.eq_ignore_ascii_case(&one.key))
+        })?;
+        let since = row.int("init_time")?;
+        let until = since.saturating_add(one.period);
+        (until >= now).then(|| Counted {
+            messages: row.int("cur_msgs").unwrap_or(0),
+            bytes: row.int("cur_quota").unwrap_or(0),
+            since,
+            until,
+        })
+    };
+    Ok(tracked.into_iter().map(|one| Counter { counted: counted(&one), tracked: one }).collect())
+}
+
+fn table(table: &'static str) -> impl FnOnce(DbError) -> RuleError {
+    crate::context::iredapd(table)
+}
