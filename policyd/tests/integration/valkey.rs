@@ -8,6 +8,7 @@ use outrider_policyd::Settings;
 use outrider_policyd::settings::OnFailure;
 use outrider_policyd::store::triplet::{Times, Triplet};
 use outrider_policyd::store::valkey::ValkeyTriplets;
+use outrider_tests::valkey::Valkey;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
@@ -208,6 +209,12 @@ pub(crate) async fn a_stopped_server_is_what_the_settings_say(world: &mut World)
     assert_eq!(world.counters().await, [[1, 3, 3]], "the counter is what it was");
     back(&passing, &message, REFUSED).await;
 
+    // A connection that broke is replaced, and nobody notices.
+    for _ in 0..5 {
+        server(world, &["CLIENT", "KILL", "TYPE", "normal"]);
+        assert_eq!(ask(&deferring, &message).await, REFUSED);
+    }
+
     world.valkey.as_ref().expect("a server").freeze().expect("frozen");
     let begin = Instant::now();
     let answers = futures_util::future::join_all((0..100).map(|_| ask(&deferring, &message))).await;
@@ -217,6 +224,52 @@ pub(crate) async fn a_stopped_server_is_what_the_settings_say(world: &mut World)
     world.valkey.as_ref().expect("a server").thaw().expect("thawed");
     back(&deferring, &message, REFUSED).await;
     assert_eq!(world.counters().await, [[1, 3, 3]]);
+}
+
+/// With encryption the server has to be who it says; without the authority that signed its certificate, or under another
+/// name, it is not asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_connection() {
+    if !Valkey::is_installed() || std::process::Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("skipped: no Valkey, no Redis or no openssl is installed");
+        return;
+    }
+    let world = World::valkey(Valkey::start_encrypted().expect("started")).await;
+    world.limit(1, "@.", "outbound", [1000, -1]).await;
+    let server = world.valkey.as_ref().expect("a server");
+    let authority = Some(server.authority());
+    let socket = format!("unix://{}?db=3", server.socket().display());
+    let by_name = format!("rediss://{}/1", server.tls_place("localhost"));
+    let by_address = format!("rediss://{}/1", server.tls_place("127.0.0.1"));
+    let plain = format!("redis://{}", server.tls_place("localhost"));
+    for (url, ca_file, expected) in [
+        (server.url(), None, "DUNNO"),
+        (socket, None, "DUNNO"),
+        (by_name.clone(), authority.clone(), "DUNNO"),
+        (by_name, None, DEFER),
+        (by_address, authority.clone(), DEFER),
+        (plain, authority.clone(), DEFER),
+        (server.url().replace("redis:", "rediss:"), authority, DEFER),
+    ] {
+        let daemon = world
+            .daemon_with(&["throttle"], |settings| {
+                settings.counters.url = url.parse().expect("an address");
+                settings.counters.ca_file = ca_file;
+                settings.counters.connect_timeout = Interval::seconds(5);
+                settings.counters.response_timeout = Interval::seconds(5);
+            })
+            .await;
+        assert_eq!(ask(&daemon, &submission("a@example.com", "1", "1")).await, expected, "{url}");
+    }
+    // Each of the three on the database of its own.
+    for database in ["0", "1", "3"] {
+        let keys = server.command(&[
+            "EVAL",
+            &format!("redis.call('SELECT', {database}) return redis.call('DBSIZE')"),
+            "0",
+        ]);
+        assert_eq!(keys.expect("answered"), ":1", "database {database}");
+    }
 }
 
 /// Asks until this is the answer.

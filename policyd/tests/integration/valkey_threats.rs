@@ -1,5 +1,6 @@
 //! T37: a Valkey server that holds nonsense, lost its keys, wants a password, or is none at all.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::valkey::{back, contact, greylisting};
-use crate::world::{Client, NOW, Service, World, ask, submission};
+use crate::world::{Client, NOW, Service, World, arrival, ask, submission};
 
 const LATER: &str = "451 4.7.1 Intentional policy rejection, please try again later";
 const REFUSED: &str = "REJECT Throttling quota exceeded";
 const DEFER: &str = "DEFER_IF_PERMIT Service temporarily unavailable";
+const NULL_SENDER: &str = "REJECT Policy rejection due to null sender";
 const COUNTER: &str = "outrider:throttle:1:a@example.com";
 const CLIENT: &str = "outrider:greylisting:{203.0.113.10}:";
 const TRIPLET: &str = "13:x@sender.testalice@example.com";
@@ -217,7 +219,7 @@ async fn threat_t37_a_login_that_is_needed_wrong_or_refused_later() {
     let message = submission("a@example.com", "1", "1");
     let with = async |user: &str, password: &str| {
         world
-            .daemon_with(&["throttle"], |settings: &mut Settings| {
+            .daemon_with(&["throttle", "greylisting"], |settings: &mut Settings| {
                 settings.counters.user = user.to_owned();
                 settings.counters.password = Secret::new(password);
             })
@@ -229,12 +231,29 @@ async fn threat_t37_a_login_that_is_needed_wrong_or_refused_later() {
         let health = format!("{:?}", daemon.health());
         assert!(!is_up(&daemon) && !health.contains("Kanarienvogel"), "{health}");
     }
-    // An account that may do no more than it has to.
-    let rights =
-        ["~outrider:*", "+evalsha", "+script|load", "+ping", "+hmget", "+hset", "+expire", "+ttl", "+del"];
-    let account = [&["ACL", "SETUSER", "policyd", "on", ">Policy-1"], &rights[..]].concat();
+    // An account that may do no more than the README says.
+    let rights = include_str!("../../../README.md").split_whitespace().filter(|word| word.starts_with('+'));
+    let account: Vec<&str> =
+        ["ACL", "SETUSER", "policyd", "on", ">Policy-1", "~outrider:*"].into_iter().chain(rights).collect();
+    assert!(account.len() > 20, "{account:?}");
     assert_eq!(server(&account), "+OK");
+    world
+        .script(&world.iredapd, "INSERT INTO greylisting (account, sender, active) VALUES ('@.', '@.', 1)")
+        .await;
     let daemon = with("policyd", "Policy-1").await;
+    assert_eq!(ask(&daemon, &message).await, "DUNNO");
+    for (after, expected) in
+        [(0, LATER), (1, LATER), (900, "DUNNO"), (90_000, "DUNNO"), (9_000_000, LATER), (9_100_000, LATER)]
+    {
+        world.clock.set(NOW + after);
+        assert_eq!(contact(&daemon, "x@sender.test").await, expected, "{after}");
+    }
+    world.clock.set(NOW);
+    // A refusal is to be told once, and a key of another type makes way.
+    assert_eq!(ask(&daemon, &submission("a@example.com", "1000", "1")).await, REFUSED);
+    assert_eq!(server(&["HEXISTS", COUNTER, "notified"]), ":1");
+    server(&["DEL", COUNTER]);
+    server(&["SET", COUNTER, "text"]);
     assert_eq!(ask(&daemon, &message).await, "DUNNO");
     assert!(is_up(&daemon));
     // It loses a right, and the right to be there; then it gets both back.
@@ -253,6 +272,7 @@ async fn threat_t37_a_login_that_is_needed_wrong_or_refused_later() {
 struct Peer {
     address: std::net::SocketAddr,
     answer: Arc<Mutex<Vec<u8>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Peer {
@@ -261,8 +281,11 @@ impl Peer {
         let address = listener.local_addr().expect("an address");
         let answer: Arc<Mutex<Vec<u8>>> = Arc::default();
         let shared = answer.clone();
+        let connections: Arc<AtomicUsize> = Arc::default();
+        let counted = connections.clone();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
                 let answer = shared.clone();
                 tokio::spawn(async move {
                     let mut buffer = [0; 65536];
@@ -278,7 +301,7 @@ impl Peer {
                 });
             }
         });
-        Peer { address, answer }
+        Peer { address, answer, connections }
     }
 
     fn says(&self, bytes: &[u8]) {
@@ -347,15 +370,21 @@ async fn threat_t37_answers_that_are_none() {
     for &bytes in answers {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
         peer.says(bytes);
+        let before = peer.connections.load(Ordering::SeqCst);
         let both = tokio::join!(ask(&daemon, &message), contact(&daemon, "x@sender.test"));
         assert_eq!(both, (DEFER.to_owned(), DEFER.to_owned()), "{shown:?}");
         // What needs no counter is answered as ever.
-        let other = contact(&daemon, "").await;
-        assert_eq!(other, DEFER, "{shown:?}");
+        let mut of_a_login = arrival("", "pal@remote.test", "203.0.113.10");
+        of_a_login.push(("sasl_username", "a@example.com"));
+        assert_eq!(ask(&daemon, &of_a_login).await, NULL_SENDER, "{shown:?}");
         // Once the peer behaves, it is found again, whatever it said before.
         peer.says(b"*1\r\n:1\r\n");
         back(&daemon, &message, "DUNNO").await;
         assert!(is_up(&daemon), "{shown:?}");
+        // Where a login or another server may help, it is tried.
+        if ["-NOAUTH", "-WRONGPASS", "-READONLY"].iter().any(|error| shown.starts_with(error)) {
+            assert!(peer.connections.load(Ordering::SeqCst) > before, "{shown:?}");
+        }
     }
     assert!(begin.elapsed() < Duration::from_secs(300), "{:?}", begin.elapsed());
     // Nobody was sent elsewhere.

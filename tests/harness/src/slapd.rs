@@ -188,7 +188,7 @@ access to * by dn.exact=cn=vmail,{SUFFIX} read by dn.exact=cn=vmailadmin,{SUFFIX
 }
 
 /// An authority and a certificate for `localhost` signed by it.
-fn certificates(folder: &Folder) -> Result<()> {
+pub(crate) fn certificates(folder: &Folder) -> Result<()> {
     let path = |name: &str| folder.path().join(name).display().to_string();
     folder.write("server.ext", "subjectAltName=DNS:localhost\n")?;
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];

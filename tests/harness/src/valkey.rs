@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::folder::Folder;
 use crate::port::Port;
 use crate::process::{Process, Start};
+use crate::slapd::certificates;
 use crate::wait::wait_for;
 
 /// A running server, stopped and removed on drop. It keeps its keys over [`Valkey::stop`] and [`Valkey::resume`].
@@ -19,6 +20,7 @@ pub struct Valkey {
     process: Option<Process>,
     folder: Folder,
     port: Port,
+    tls_port: Option<Port>,
     options: Vec<String>,
     password: Option<String>,
 }
@@ -31,10 +33,24 @@ impl Valkey {
 
     /// Starts a server with further options (`--maxmemory 2mb`, word by word), and a password if one is given.
     pub fn start_with(options: &[&str], password: Option<&str>) -> Result<Self> {
+        Self::prepared(options, password, None)
+    }
+
+    /// Starts a server that also offers TLS, with a certificate for `localhost`.
+    pub fn start_encrypted() -> Result<Self> {
+        Self::prepared(&[], None, Some(Port::reserve()?))
+    }
+
+    fn prepared(options: &[&str], password: Option<&str>, tls_port: Option<Port>) -> Result<Self> {
+        let folder = Folder::new("valkey")?;
+        if tls_port.is_some() {
+            certificates(&folder)?;
+        }
         let mut server = Self {
             process: None,
-            folder: Folder::new("valkey")?,
+            folder,
             port: Port::reserve()?,
+            tls_port,
             options: options.iter().map(|&option| option.to_owned()).collect(),
             password: password.map(str::to_owned),
         };
@@ -57,14 +73,19 @@ impl Valkey {
         format!("redis://{}/0", self.address())
     }
 
+    /// `HOST:PORT` of its TLS side.
+    pub fn tls_place(&self, host: &str) -> String {
+        format!("{host}:{}", self.tls_port.as_ref().map_or(0, Port::number))
+    }
+
+    /// The authority that signed its certificate.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
     /// Its UNIX socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("socket")
-    }
-
-    /// Its folder.
-    pub fn folder(&self) -> &Folder {
-        &self.folder
     }
 
     /// Sends a command and returns the answer as it came over the wire, without the last line end: `+PONG`, `:1`,
@@ -106,6 +127,18 @@ impl Valkey {
         self.process.as_ref().context("it does not run")?.signal(Signal::SIGCONT)
     }
 
+    fn encryption(&self) -> Vec<String> {
+        let Some(port) = &self.tls_port else { return Vec::new() };
+        let file = |name: &str| self.folder.path().join(name).display().to_string();
+        let (port, ca, certificate, key) =
+            (port.number().to_string(), file("ca.pem"), file("server.pem"), file("server.key"));
+        ["--tls-port", &port, "--tls-ca-cert-file", &ca, "--tls-cert-file", &certificate]
+            .into_iter()
+            .chain(["--tls-key-file", &key, "--tls-auth-clients", "no"])
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Starts it again on the same port with the same keys.
     pub fn resume(&mut self) -> Result<()> {
         let Some(program) = program() else {
@@ -118,6 +151,7 @@ impl Valkey {
             .args(["--unixsocket", &self.socket().display().to_string()])
             .args(["--appendonly", "yes", "--save", "", "--daemonize", "no", "--requirepass", &password])
             .args(self.options.clone())
+            .args(self.encryption())
             .spawn()?;
         wait_for("Valkey to answer", || {
             assert!(process.is_running(), "Valkey ended while starting; see {folder}/log");
