@@ -92,7 +92,8 @@ fn connection_starter<D: Daemon>(
 ) -> impl Fn(net::Connection, Shutdown, net::Place) {
     let open = env.metrics.connections("open");
     move |connection, shutdown, place| {
-        let (daemon, metrics, kill) = (daemon.clone(), env.metrics.clone(), kill.clone());
+        // A token of its own: polling the common one would make all connections wait for each other's turn at its lock.
+        let (daemon, metrics, kill) = (daemon.clone(), env.metrics.clone(), kill.child_token());
         let open = OpenGauge::new(&open);
         accepted.inc();
         let role = connection.role;
@@ -102,6 +103,7 @@ fn connection_starter<D: Daemon>(
             // A fault in one connection must not become a fault of the daemon.
             let work = AssertUnwindSafe(daemon.serve(connection, shutdown)).catch_unwind();
             let result = tokio::select! {
+                biased;
                 result = work => result,
                 () = kill.cancelled() => Ok(()),
             };
