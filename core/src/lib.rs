@@ -12,6 +12,8 @@ pub mod daemon;
 pub mod directory;
 #[cfg(feature = "dns")]
 pub mod dns;
+#[cfg(feature = "ldap")]
+pub mod forwarding;
 #[cfg(feature = "http")]
 pub mod health;
 pub mod host_name;
