@@ -9,6 +9,7 @@ mod daemons;
 mod demo;
 mod exit;
 mod serve;
+mod srs;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,6 +28,8 @@ enum Verb {
     Serve(serve::Arguments),
     /// Check the settings of all daemons, or of chosen ones; no network, no database
     Check(check::Arguments),
+    /// Ask the SRS engine about an address, change its secrets
+    Srs(srs::Arguments),
     /// Play a short story over the real protocols, on free ports and a temporary folder
     Demo,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     match command.verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Check(arguments) => check::run(&arguments),
+        Verb::Srs(arguments) => srs::run(&arguments),
         Verb::Demo => demo::run(),
     }
 }
