@@ -45,13 +45,14 @@ pub struct Plan {
     quota: bool,
     filter: bool,
     srs: Option<SrsProtocol>,
+    selective: bool,
     list: bool,
 }
 
 impl Plan {
     /// Postfix and Dovecot alone.
     pub fn plain(server: Server) -> Self {
-        Self { server, policyd: false, quota: false, filter: false, srs: None, list: false }
+        Self { server, policyd: false, quota: false, filter: false, srs: None, selective: false, list: false }
     }
 
     /// All four daemons that carry mail, SRS by tcp_table.
@@ -62,6 +63,7 @@ impl Plan {
             quota: true,
             filter: true,
             srs: Some(SrsProtocol::TcpTable),
+            selective: false,
             list: false,
         }
     }
@@ -94,6 +96,12 @@ impl Plan {
     pub fn srs(mut self, protocol: SrsProtocol) -> Self {
         self.srs = Some(protocol);
         self
+    }
+
+    /// Adds srsd and the content filter, which alone rewrites senders.
+    pub fn selective_srs(mut self) -> Self {
+        self.selective = true;
+        self.filter().srs(SrsProtocol::TcpTable)
     }
 }
 
@@ -167,7 +175,7 @@ impl Site {
         if let Some(protocol) = plan.srs {
             let (forward, reverse) = (port()?, port()?);
             srsd = Some(Daemon::start("srsd", folder.path(), &settings::srsd(forward, reverse, HOST, &sql))?);
-            wiring.srs = Some(Srs { protocol, forward, reverse });
+            wiring.srs = Some(Srs { protocol, forward: (!plan.selective).then_some(forward), reverse });
         }
         if plan.filter {
             let (inbound, originating, lists) = (port()?, port()?, port()?);
@@ -183,6 +191,10 @@ impl Site {
                 key_file: &key_file,
                 dns: dns.address(),
             });
+            let text = match plan.selective {
+                true => format!("rewrite_forwarded = true\n{text}{}", settings::selective_srs(HOST, &sql)),
+                false => text,
+            };
             contentfilter = Some(Daemon::start("contentfilter", folder.path(), &text)?);
             wiring.filter = Some(Filter { inbound, originating });
         }
