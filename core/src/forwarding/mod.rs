@@ -156,7 +156,8 @@ impl Forwarding {
             Some(Decision::Keep { token, address, embedded }) => (token, address, embedded),
             None => return Forward::Undecided,
         };
-        match self.keep(&token, sender, now, patience).await {
+        // Boxed: each connection would hold the room for a statement of each kind of server otherwise.
+        match Box::pin(self.keep(&token, sender, now, patience)).await {
             Ok(()) => Forward::Rewritten(address),
             Err(reason) => {
                 tracing::warn!(event = "sender not kept", reason);
@@ -208,7 +209,7 @@ impl Forwarding {
         };
         let Some(token) = reversed.token() else { return Reverse::Original(reversed) };
         let Some(originals) = &self.originals else { return Reverse::NoDatabase };
-        match tokio::time::timeout(patience, originals.find(&token, now)).await {
+        match Box::pin(tokio::time::timeout(patience, originals.find(&token, now))).await {
             Ok(Ok(Some(address))) => Reverse::Original(Reversed { address, srs1: false }),
             Ok(Ok(None)) => Reverse::UnknownToken,
             Ok(Err(error)) => {
