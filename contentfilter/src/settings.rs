@@ -5,6 +5,7 @@
 use crate::bank;
 use crate::hop::NextHop;
 use ipnet::IpNet;
+use outrider_core::directory::AccountSource;
 use outrider_core::dns::DnsSettings;
 use outrider_core::forwarding::SrsSettings;
 use outrider_core::mailauth::canonical::Canonicalization;
@@ -268,7 +269,17 @@ impl DaemonSettings for Settings {
                 findings.error(
                     "srs.secrets",
                     "rewrite_forwarded needs the secrets of srsd, which reverses the bounces",
-                    "write those of srsd.toml, or \"file:/var/lib/outrider/srsd/srs.secret\"",
+                    "write those of srsd.toml, or \"file:/...\" of a copy that the content filter may read",
+                );
+            }
+            let embedded = self.srs.directory_domains
+                && self.srs.accounts == AccountSource::Sql
+                && self.srs.database.vmail.is_none();
+            if embedded && self.srs.domains.is_empty() && self.srs.domains_file.is_none() {
+                findings.warning(
+                    "srs.database.vmail",
+                    "is not set, so that the only local domains are those of an embedded database",
+                    "name the database that srsd uses, or list srs.domains",
                 );
             }
         }
@@ -433,6 +444,24 @@ mod tests {
         let mut findings = Findings::default();
         outrider_core::settings::check(&Settings::default(), &mut findings);
         assert!(!findings.is_fatal());
+    }
+
+    #[test]
+    fn rewriting_wants_the_secrets_and_the_domains_of_srsd() {
+        let findings = |text: &str| {
+            let settings: Settings = toml::from_str(text).expect("TOML");
+            let mut findings = Findings::default();
+            outrider_core::settings::check(&settings, &mut findings);
+            (findings.is_fatal(), findings.to_string())
+        };
+        let (fatal, text) = findings("rewrite_forwarded = true");
+        assert!(fatal && text.contains("srs.secrets") && text.contains("srs.database.vmail"), "{text}");
+        let section = "rewrite_forwarded = true\n[srs]\nsecrets = ['a secret']\n";
+        let (fatal, text) = findings(section);
+        assert!(!fatal && text.contains("srs.database.vmail"), "{text}");
+        let (fatal, text) = findings(&format!("{section}domains = ['local.example']\nhash_length = 3\n"));
+        assert!(fatal && text.contains("srs.hash_length") && !text.contains("vmail"), "{text}");
+        assert!(!findings("[srs]\nhash_length = 3\n").0, "not used, not checked");
     }
 
     #[test]
