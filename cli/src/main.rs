@@ -17,6 +17,7 @@ mod man;
 mod policy;
 mod quota;
 mod serve;
+mod srs;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -51,6 +52,8 @@ enum Verb {
     /// Ask about the quota service
     #[command(subcommand)]
     Quota(quota::Quota),
+    /// Ask the SRS engine about an address, change its secrets
+    Srs(srs::Arguments),
     /// Play a short story over the real protocols, on free ports and a temporary folder
     Demo,
     /// Print the manual page
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Verb::Cleanup(arguments) => policy::cleanup::run(&arguments),
         Verb::Import(import) => import::run(import),
         Verb::Quota(quota) => quota::run(quota),
+        Verb::Srs(arguments) => srs::run(&arguments),
         Verb::Demo => demo::run(),
         Verb::ManPage => {
             // Nobody may be reading to the end.

@@ -196,3 +196,105 @@ fn serve_runs_chosen_daemons_reloads_them_and_stops_in_good_order() {
     served.signal(Signal::SIGTERM);
     assert_eq!(served.exit_code(), Some(0));
 }
+
+/// `outrider srs` with the settings in a folder; standard output and exit status.
+fn srs(folder: &Path, arguments: &[&str]) -> (String, Option<i32>) {
+    let mut command = outrider();
+    command
+        .arg("srs")
+        .args(arguments)
+        .arg("--config")
+        .arg(folder)
+        .arg("--state-directory")
+        .arg(folder.join("state"));
+    let output = command.output().unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+}
+
+fn srs_folder(more: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = "srs_domain = \"srs.example.net\"\nmyhostname = \"mail.example.net\"\ndomains = [\"local.example\"]\n\
+                    directory_domains = false\nexclude_table = false\n";
+    std::fs::write(folder.path().join("srsd.toml"), format!("{settings}{more}")).unwrap();
+    std::fs::create_dir(folder.path().join("state")).unwrap();
+    folder
+}
+
+#[test]
+fn srs_answers_as_the_daemon_would() {
+    let folder = srs_folder("secrets = [\"secretOne\", \"secretOld\"]\n");
+    let ask = |arguments: &[&str]| srs(folder.path(), arguments);
+    let (rewritten, code) = ask(&["forward", "user@gmail.com"]);
+    assert_eq!(code, Some(0));
+    let rewritten = rewritten.trim_end();
+    assert!(
+        rewritten.starts_with("SRS0=") && rewritten.ends_with("=gmail.com=user@srs.example.net"),
+        "{rewritten}"
+    );
+    assert_eq!(ask(&["reverse", rewritten]), ("user@gmail.com\n".to_owned(), Some(0)));
+    for (question, address) in [
+        ("forward", "x@local.example"),
+        ("reverse", "x@local.example"),
+        ("reverse", &rewritten.replace("user@", "other@")),
+    ] {
+        assert_eq!(ask(&[question, address]), (String::new(), Some(1)), "{question} {address}");
+    }
+    let (text, code) = ask(&["explain", rewritten]);
+    assert_eq!(code, Some(0));
+    for part in [
+        "host         gmail.com\n",
+        "the secret that signs",
+        "made         today",
+        "as recipient becomes user@gmail.com",
+        "as sender    stays: its domain is srs_domain",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in\n{text}");
+    }
+    let (text, _) = ask(&["explain", "x@local.example"]);
+    assert!(text.contains("as sender    stays: its domain is local"), "{text}");
+    let (text, code) = ask(&["table", "mysql"]);
+    assert!(code == Some(0) && text.starts_with("CREATE TABLE srs_envelope"), "{text}");
+}
+
+#[test]
+fn srs_secrets_are_rotated_and_the_old_ones_go_when_nothing_needs_them() {
+    let folder = srs_folder("");
+    let file = folder.path().join("state/srs.secret");
+    let (before, _) = srs(folder.path(), &["forward", "user@gmail.com"]);
+    let lines = || std::fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    let first = lines();
+    assert_eq!(srs(folder.path(), &["rotate"]).1, Some(0));
+    assert_eq!(lines().len(), 2);
+    assert_eq!(lines()[1], first[0]);
+    let rights = std::fs::metadata(&file).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&rights) & 0o777, 0o600);
+    let (after, _) = srs(folder.path(), &["forward", "user@gmail.com"]);
+    assert_ne!(before, after, "the new secret signs");
+    for address in [&before, &after] {
+        assert_eq!(srs(folder.path(), &["reverse", address.trim_end()]).0, "user@gmail.com\n");
+    }
+    let (text, code) = srs(folder.path(), &["secrets"]);
+    assert!(code == Some(0) && text.contains("secret 1") && text.contains(": signs"), "{text}");
+    assert!(text.contains("verifies; may go on 20"), "{text}");
+    for line in lines() {
+        assert!(!text.contains(&line), "a secret is shown");
+    }
+    assert_eq!(srs(folder.path(), &["rotate", "--expire"]).1, Some(0));
+    assert_eq!(lines().len(), 2, "its addresses are still good");
+
+    // As if it had stopped signing 22 days ago.
+    let notes = folder.path().join("state/srs.secret.retired");
+    let note = std::fs::read_to_string(&notes).unwrap();
+    let (time, name) = note.trim_end().split_once(' ').unwrap();
+    let time: i64 = time.parse().unwrap();
+    std::fs::write(&notes, format!("{} {name}\n", time - 22 * 86_400)).unwrap();
+    let (text, code) = srs(folder.path(), &["secrets"]);
+    assert!(code == Some(1) && text.contains("may go since"), "{text}");
+    assert_eq!(srs(folder.path(), &["rotate", "--expire"]).1, Some(0));
+    assert_eq!(lines().len(), 1);
+    assert_eq!(srs(folder.path(), &["reverse", before.trim_end()]).1, Some(1));
+    assert_eq!(srs(folder.path(), &["reverse", after.trim_end()]).1, Some(0));
+
+    let inline = srs_folder("secrets = [\"secretOne\"]\n");
+    assert_eq!(srs(inline.path(), &["rotate"]).1, Some(78));
+}

@@ -9,6 +9,7 @@ use outrider_core::clock::SharedClock;
 use outrider_core::codec::smtp::path::Path;
 use outrider_core::daemon::{DependencyHealth, Environment, StartError};
 use outrider_core::dns::{HickoryResolver, Resolver};
+use outrider_core::forwarding::Forwarding;
 use outrider_core::host_name::full_host_name;
 use outrider_core::mailauth::sign::Signer;
 use outrider_core::metrics::Metrics;
@@ -85,6 +86,7 @@ fn domain_matches(entry: &str, domain: &str) -> bool {
 pub struct Filter {
     snapshot: RwLock<Arc<Snapshot>>,
     resolver: RwLock<Arc<dyn Resolver>>,
+    forwarding: RwLock<Option<Arc<Forwarding>>>,
     /// Reaches next hops.
     pub(crate) connect: Arc<Watched>,
     /// Time of day.
@@ -113,6 +115,7 @@ impl Filter {
         Ok(Filter {
             snapshot: RwLock::new(Arc::new(Snapshot::new(settings)?)),
             resolver: RwLock::new(resolver),
+            forwarding: RwLock::new(None),
             connect: Arc::new(Watched::new(connect)),
             clock: env.clock.clone(),
             random: env.random.clone(),
@@ -149,15 +152,27 @@ impl Filter {
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the next hop could be reached the last time.
+    /// Whether the next hop could be reached the last time, and the databases of local domains.
     pub fn health(&self) -> Vec<DependencyHealth> {
         let failure = self.connect.failure();
-        vec![DependencyHealth {
+        let next_hop = DependencyHealth {
             name: "next_hop",
             up: failure.is_none(),
             detail: failure.unwrap_or_default(),
             pool: None,
-        }]
+        };
+        let databases = self.forwarding().map(|forwarding| forwarding.health()).unwrap_or_default();
+        [vec![next_hop], databases].concat()
+    }
+
+    /// Who rewrites envelope senders; `None` when nobody does.
+    pub fn forwarding(&self) -> Option<Arc<Forwarding>> {
+        self.forwarding.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes what the settings say about rewriting.
+    pub fn set_forwarding(&self, forwarding: Option<Arc<Forwarding>>) {
+        *self.forwarding.write().unwrap_or_else(PoisonError::into_inner) = forwarding;
     }
 
     /// The resolver in force.

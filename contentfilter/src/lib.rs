@@ -23,6 +23,7 @@ pub mod outcome;
 pub mod process;
 pub mod relay;
 pub mod report;
+mod rewrite;
 pub mod session;
 mod settings;
 pub mod store;
@@ -35,14 +36,30 @@ pub use settings::{
 
 use filter::Filter;
 use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Local, Shutdown, StartError};
+use outrider_core::forwarding::Forwarding;
 use relay::SystemConnect;
 use session::Origin;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// The daemon.
 #[derive(Debug)]
 pub struct ContentFilter {
     filter: Filter,
+    env: Environment,
+    reloaded: Notify,
+}
+
+/// Who rewrites envelope senders, if the settings want it.
+async fn open_forwarding(
+    settings: &Settings,
+    env: &Environment,
+) -> Result<Option<Arc<Forwarding>>, StartError> {
+    if !settings.rewrite_forwarded {
+        return Ok(None);
+    }
+    // Boxed: what opens four kinds of databases is large, and is needed once.
+    Ok(Some(Arc::new(Box::pin(Forwarding::open(&settings.srs, env)).await?)))
 }
 
 impl Daemon for ContentFilter {
@@ -53,11 +70,37 @@ impl Daemon for ContentFilter {
 
     async fn start(settings: Arc<Settings>, env: Environment) -> Result<ContentFilter, StartError> {
         let resolver = Filter::resolver_for(&settings)?;
-        Ok(ContentFilter { filter: Filter::new(settings, &env, Arc::new(SystemConnect), resolver)? })
+        let forwarding = open_forwarding(&settings, &env).await?;
+        let filter = Filter::new(settings, &env, Arc::new(SystemConnect), resolver)?;
+        filter.set_forwarding(forwarding);
+        Ok(ContentFilter { filter, env, reloaded: Notify::new() })
     }
 
     async fn reload(&self, settings: Arc<Settings>) -> Result<(), StartError> {
-        self.filter.reload(settings)
+        let forwarding = open_forwarding(&settings, &self.env).await?;
+        self.filter.reload(settings)?;
+        if let (Some(new), Some(old)) = (&forwarding, self.filter.forwarding()) {
+            new.inherit(&old);
+        }
+        self.filter.set_forwarding(forwarding);
+        self.reloaded.notify_one();
+        Ok(())
+    }
+
+    async fn background(self: Arc<Self>, shutdown: Shutdown) {
+        while !shutdown.requested() {
+            let forwarding = self.filter.forwarding();
+            let current = async {
+                match &forwarding {
+                    Some(forwarding) => forwarding.keep_current(&shutdown).await,
+                    None => shutdown.wait().await,
+                }
+            };
+            tokio::select! {
+                () = self.reloaded.notified() => {}
+                () = current => {}
+            }
+        }
     }
 
     async fn serve(self: Arc<Self>, connection: Connection, shutdown: Shutdown) {

@@ -13,6 +13,7 @@ use crate::notify;
 use crate::outcome::{self, Outcome};
 use crate::relay::{Content, Envelope, Fate, Relay};
 use crate::report;
+use crate::rewrite::Senders;
 use crate::settings::LogTemplate;
 use crate::store::Message;
 use outrider_core::codec::smtp::command::{Body, Mail, Rcpt};
@@ -184,7 +185,15 @@ pub async fn process(
         done.outcomes = vec![refused; incoming.recipients.len()];
     } else {
         match inspect(filter, incoming, &mut done).await {
-            Ok((plans, hashes)) => forward(relay, incoming, &mut done, &plans, &hashes, committed).await,
+            Ok((plans, hashes)) => match Senders::of(incoming, filter.forwarding().as_deref()).await {
+                Ok(senders) => {
+                    forward(relay, incoming, &mut done, &plans, &hashes, &senders, committed).await;
+                }
+                Err(reason) => {
+                    let fault = Outcome::own_fault("srs", &reason, &incoming.log_id);
+                    done.outcomes = vec![fault; incoming.recipients.len()];
+                }
+            },
             Err(error) => {
                 let fault = Outcome::own_fault("store", &error.to_string(), &incoming.log_id);
                 done.outcomes = vec![fault; incoming.recipients.len()];
@@ -255,13 +264,14 @@ fn envelope_sender(mail: &Mail) -> String {
     if mail.path.is_null() { String::new() } else { mail.path.address() }
 }
 
-/// Hands the mail on, once for each group of recipients that get the same header.
+/// Hands the mail on, once for each group of recipients that get the same header and the same envelope sender.
 async fn forward(
     relay: &mut Relay,
     incoming: &Incoming,
     done: &mut Done,
     plans: &[Plan],
     hashes: &[(BodyHashKind, BodyHash)],
+    senders: &Senders,
     committed: &(dyn Fn() + Sync),
 ) {
     let (snapshot, settings) = (&incoming.snapshot, &incoming.snapshot.settings);
@@ -275,7 +285,7 @@ async fn forward(
         .then(|| results::write(&snapshot.authserv_id, &settings.myproduct_name, &done.checked));
     let deadline = incoming.started + settings.child_timeout.duration();
     let mut outcomes: Vec<Option<Outcome>> = vec![None; incoming.recipients.len()];
-    for group in groups(incoming, results.is_some()) {
+    for group in groups(incoming, results.is_some(), senders) {
         let with_results =
             results.as_deref().filter(|_| snapshot.is_local(&incoming.recipients[group[0]].path));
         let mut header = edits.apply(incoming.message.editable_header(), with_results);
@@ -285,8 +295,12 @@ async fn forward(
             header.splice(0..0, signatures);
             done.signed = names;
         }
+        let mut mail = incoming.outgoing_mail();
+        if let Some(sender) = senders.replaced_for(group[0]) {
+            mail.path = sender.clone();
+        }
         let envelope = Envelope {
-            mail: incoming.outgoing_mail(),
+            mail,
             recipients: group.iter().map(|at| incoming.recipients[*at].clone()).collect(),
             forwarded: Some(incoming.outgoing_client()),
             separate_replies: incoming.client.lmtp,
@@ -306,12 +320,16 @@ async fn forward(
     done.outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect();
 }
 
-/// Recipients (by position) that get the same header: local ones get Authentication-Results, others do not.
-fn groups(incoming: &Incoming, results: bool) -> Vec<Vec<usize>> {
-    let all = 0..incoming.recipients.len();
-    let (local, foreign): (Vec<usize>, Vec<usize>) =
-        all.partition(|at| !results || incoming.snapshot.is_local(&incoming.recipients[*at].path));
-    [local, foreign].into_iter().filter(|group| !group.is_empty()).collect()
+/// Recipients (by position) that get the same: local ones get Authentication-Results, others may get another envelope
+/// sender.
+fn groups(incoming: &Incoming, results: bool, senders: &Senders) -> Vec<Vec<usize>> {
+    let mut groups: [Vec<usize>; 4] = Default::default();
+    for (at, recipient) in incoming.recipients.iter().enumerate() {
+        let without_results = results && !incoming.snapshot.is_local(&recipient.path);
+        let replaced = senders.replaced_for(at).is_some();
+        groups[usize::from(without_results) + 2 * usize::from(replaced)].push(at);
+    }
+    groups.into_iter().filter(|group| !group.is_empty()).collect()
 }
 
 /// Tells the sender about refused recipients. The error is the reply that makes the client try the whole mail again:

@@ -5,7 +5,9 @@
 use crate::bank;
 use crate::hop::NextHop;
 use ipnet::IpNet;
+use outrider_core::directory::AccountSource;
 use outrider_core::dns::DnsSettings;
+use outrider_core::forwarding::SrsSettings;
 use outrider_core::mailauth::canonical::Canonicalization;
 use outrider_core::mailauth::key::{Algorithm, PrivateKey};
 use outrider_core::mailauth::sign::{Options, SignedFields, Signer, SigningKey};
@@ -19,6 +21,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 outrider_core::settings! {
     /// The content filter between Postfix and Postfix. An empty file serves an iRedMail server.
@@ -47,6 +50,10 @@ outrider_core::settings! {
         /// Recipients that count as local: "example.com", ".example.com" (it and all below), "." (everybody).
         /// Only local recipients get Authentication-Results.
         pub local_domains: Vec<String> = vec![".".to_owned()],
+        /// Rewrite the envelope sender (SRS, section srs) of mail that a foreign sender wrote, for those recipients only
+        /// that are outside the local domains: mail that is really forwarded. Use it in place of sender_canonical_maps;
+        /// recipient_canonical_maps must lead to srsd with the same secrets, or bounces are lost.
+        pub rewrite_forwarded: bool = false,
         /// Networks of own clients; their mail loads policy bank MYNETS on any port.
         pub mynetworks: Vec<IpNet> = default_networks(),
         /// Name of the field that says that mail was scanned.
@@ -78,6 +85,7 @@ outrider_core::settings! {
         /// `mynetworks` load MYNETS.
         pub client_ipaddr_policy: Vec<ClientBank> = Vec::new(),
         pub dkim: DkimSettings = DkimSettings::default(),
+        pub srs: SrsSettings = SrsSettings::default(),
         pub dns: DnsSettings = DnsSettings::default(),
         pub log: LogSettings = LogSettings::default(),
         pub metrics: MetricsSettings = MetricsSettings::default(),
@@ -226,6 +234,13 @@ fn default_networks() -> Vec<IpNet> {
     text.iter().filter_map(|network| network.parse().ok()).collect()
 }
 
+impl Settings {
+    /// The longest wait for what rewriting has to know.
+    pub fn srs_timeout(&self) -> Duration {
+        self.srs.database.acquire_timeout.duration() + self.srs.database.statement_timeout.duration()
+    }
+}
+
 impl DaemonSettings for Settings {
     fn listeners(&self) -> Vec<ListenerSpec> {
         let roles = [
@@ -245,6 +260,29 @@ impl DaemonSettings for Settings {
 
     fn check(&self, findings: &mut Findings) {
         self.dns.check("dns", findings);
+        if self.rewrite_forwarded {
+            self.srs.check("srs", findings);
+            let secret = self.srs.secrets.is_empty()
+                && self.srs.secrets_file.is_none()
+                && self.srs.iredapd_settings.is_none();
+            if secret {
+                findings.error(
+                    "srs.secrets",
+                    "rewrite_forwarded needs the secrets of srsd, which reverses the bounces",
+                    "write those of srsd.toml, or \"file:/...\" of a copy that the content filter may read",
+                );
+            }
+            let embedded = self.srs.directory_domains
+                && self.srs.accounts == AccountSource::Sql
+                && self.srs.database.vmail.is_none();
+            if embedded && self.srs.domains.is_empty() && self.srs.domains_file.is_none() {
+                findings.warning(
+                    "srs.database.vmail",
+                    "is not set, so that the only local domains are those of an embedded database",
+                    "name the database that srsd uses, or list srs.domains",
+                );
+            }
+        }
         for (key, name) in [
             ("myhostname", &self.myhostname),
             ("localhost_name", &self.localhost_name),
@@ -406,6 +444,24 @@ mod tests {
         let mut findings = Findings::default();
         outrider_core::settings::check(&Settings::default(), &mut findings);
         assert!(!findings.is_fatal());
+    }
+
+    #[test]
+    fn rewriting_wants_the_secrets_and_the_domains_of_srsd() {
+        let findings = |text: &str| {
+            let settings: Settings = toml::from_str(text).expect("TOML");
+            let mut findings = Findings::default();
+            outrider_core::settings::check(&settings, &mut findings);
+            (findings.is_fatal(), findings.to_string())
+        };
+        let (fatal, text) = findings("rewrite_forwarded = true");
+        assert!(fatal && text.contains("srs.secrets") && text.contains("srs.database.vmail"), "{text}");
+        let section = "rewrite_forwarded = true\n[srs]\nsecrets = ['a secret']\n";
+        let (fatal, text) = findings(section);
+        assert!(!fatal && text.contains("srs.database.vmail"), "{text}");
+        let (fatal, text) = findings(&format!("{section}domains = ['local.example']\nhash_length = 3\n"));
+        assert!(fatal && text.contains("srs.hash_length") && !text.contains("vmail"), "{text}");
+        assert!(!findings("[srs]\nhash_length = 3\n").0, "not used, not checked");
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub mod daemon;
 pub mod directory;
 #[cfg(feature = "dns")]
 pub mod dns;
+#[cfg(feature = "ldap")]
+pub mod forwarding;
 pub mod gather;
 #[cfg(feature = "http")]
 pub mod health;

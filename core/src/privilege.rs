@@ -70,6 +70,16 @@ impl Account {
         Ok(Some(Account { name: name.clone(), user: user.uid, group, groups }))
     }
 
+    /// The account that a daemon's folder belongs to, for a command that root gives in its place; `None` if that is root
+    /// or nobody, or the folder does not exist.
+    pub fn owner_of(folder: &Path) -> Option<Account> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = std::fs::metadata(folder).ok()?;
+        let owner =
+            User::from_uid(Uid::from_raw(meta.uid())).ok().flatten().filter(|user| !user.uid.is_root())?;
+        Some(Account { name: owner.name, user: owner.uid, group: owner.gid, groups: vec![owner.gid] })
+    }
+
     /// Gives a file or folder to the account, so that it is still ours afterwards.
     pub fn own(&self, path: &Path) -> io::Result<()> {
         Ok(unistd::chown(path, Some(self.user), Some(self.group))?)

@@ -8,11 +8,12 @@
 //! What cannot be understood ends the connection: a line beyond 4096 bytes, a frame that is no netstring
 //! or announces more than 100 000 bytes, and the beginning of a first line that belongs to neither protocol.
 
-use crate::rules::{Forward, Left, Reverse};
 use crate::texts;
 use bytes::{Bytes, BytesMut};
 use outrider_core::codec::socketmap;
 use outrider_core::codec::tcp_table::{self, Problem};
+use outrider_core::forwarding::{Forward, Left, Reverse};
+use std::future::Future;
 
 /// Which way addresses are translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,11 +25,11 @@ pub(crate) enum Direction {
 }
 
 /// Answers look-ups.
-pub(crate) trait Lookup {
+pub(crate) trait Lookup: Sync {
     /// Decides about a sender.
-    fn forward(&self, key: &str) -> Forward;
+    fn forward(&self, key: &str) -> impl Future<Output = Forward> + Send;
     /// Gives back the original of an SRS address.
-    fn reverse(&self, key: &str) -> Reverse;
+    fn reverse(&self, key: &str) -> impl Future<Output = Reverse> + Send;
     /// Whether undecided look-ups are temporary errors instead of "not found".
     fn defers(&self) -> bool;
 }
@@ -69,7 +70,12 @@ impl Conversation {
     }
 
     /// Answers all complete requests in `buffer`, which keeps the rest.
-    pub(crate) fn feed(&mut self, buffer: &mut BytesMut, out: &mut BytesMut, lookup: &impl Lookup) -> Flow {
+    pub(crate) async fn feed(
+        &mut self,
+        buffer: &mut BytesMut,
+        out: &mut BytesMut,
+        lookup: &impl Lookup,
+    ) -> Flow {
         if self.wire == Wire::Undetermined {
             match buffer.first() {
                 None => return Flow::Continue,
@@ -78,12 +84,12 @@ impl Conversation {
             }
         }
         match self.wire {
-            Wire::Socketmap => self.socketmap(buffer, out, lookup),
-            _ => self.tcp_table(buffer, out, lookup),
+            Wire::Socketmap => socketmap_queries(buffer, out, lookup).await,
+            _ => self.tcp_table(buffer, out, lookup).await,
         }
     }
 
-    fn tcp_table(&mut self, buffer: &mut BytesMut, out: &mut BytesMut, lookup: &impl Lookup) -> Flow {
+    async fn tcp_table(&mut self, buffer: &mut BytesMut, out: &mut BytesMut, lookup: &impl Lookup) -> Flow {
         if !self.served && !buffer.contains(&b'\n') && !may_be_command(buffer) {
             return Flow::Close;
         }
@@ -98,7 +104,7 @@ impl Conversation {
             };
             self.served = true;
             let reply = match request {
-                tcp_table::Request::Get(key) => self.get(&key, lookup),
+                tcp_table::Request::Get(key) => self.get(&key, lookup).await,
                 tcp_table::Request::Malformed { line, problem } => {
                     tcp_table::Reply::NotFound(match problem {
                         Problem::Empty => "Empty request.".into(),
@@ -113,7 +119,7 @@ impl Conversation {
         }
     }
 
-    fn get(&self, key: &[u8], lookup: &impl Lookup) -> tcp_table::Reply {
+    async fn get(&self, key: &[u8], lookup: &impl Lookup) -> tcp_table::Reply {
         use tcp_table::Reply;
         // iRedAPD says nothing when it cannot tell.
         let undecided = || match lookup.defers() {
@@ -124,32 +130,36 @@ impl Conversation {
             return Reply::NotFound(texts::left_as_iredapd(Left::Unsuitable).into());
         };
         match self.direction {
-            Direction::Forward => match lookup.forward(key) {
+            Direction::Forward => match lookup.forward(key).await {
                 Forward::Rewritten(address) => Reply::Found(address.into_bytes()),
                 Forward::Left(left) => Reply::NotFound(texts::left_as_iredapd(left).into()),
                 Forward::Undecided => undecided(),
+                Forward::Unkept => Reply::Temporary(texts::DATABASE_ERROR.into()),
             },
-            Direction::Reverse => match lookup.reverse(key) {
-                Reverse::Original(address) => Reply::Found(address.into_bytes()),
+            Direction::Reverse => match lookup.reverse(key).await {
+                Reverse::Original(original) => Reply::Found(original.address.into_bytes()),
                 Reverse::Left(error) => Reply::NotFound(texts::unreversed_as_iredapd(key, error).into()),
+                Reverse::UnknownToken => Reply::NotFound(texts::UNKNOWN_TOKEN.into()),
+                Reverse::NoDatabase => Reply::Temporary(texts::NO_DATABASE.into()),
+                Reverse::Unreadable => Reply::Temporary(texts::DATABASE_ERROR.into()),
                 Reverse::Undecided => undecided(),
             },
         }
     }
+}
 
-    fn socketmap(&mut self, buffer: &mut BytesMut, out: &mut BytesMut, lookup: &impl Lookup) -> Flow {
-        let invalid = || socketmap::Reply::Perm("Invalid query.".into());
-        loop {
-            let (reply, flow) = match socketmap::decode(buffer) {
-                Ok(None) => return Flow::Continue,
-                Ok(Some(query)) if query.map.is_empty() && query.key.is_empty() => (invalid(), Flow::Close),
-                Ok(Some(query)) => (query_map(&query.map, &query.key, lookup), Flow::Continue),
-                Err(_) => (invalid(), Flow::Close),
-            };
-            socketmap::encode(&reply, out);
-            if flow == Flow::Close {
-                return flow;
-            }
+async fn socketmap_queries(buffer: &mut BytesMut, out: &mut BytesMut, lookup: &impl Lookup) -> Flow {
+    let invalid = || socketmap::Reply::Perm("Invalid query.".into());
+    loop {
+        let (reply, flow) = match socketmap::decode(buffer) {
+            Ok(None) => return Flow::Continue,
+            Ok(Some(query)) if query.map.is_empty() && query.key.is_empty() => (invalid(), Flow::Close),
+            Ok(Some(query)) => (query_map(&query.map, &query.key, lookup).await, Flow::Continue),
+            Err(_) => (invalid(), Flow::Close),
+        };
+        socketmap::encode(&reply, out);
+        if flow == Flow::Close {
+            return flow;
         }
     }
 }
@@ -157,7 +167,7 @@ impl Conversation {
 /// Why there is no answer, for the log of Postfix.
 const UNDECIDED: &str = "Local domains could not be read.";
 
-fn query_map(map: &Bytes, key: &Bytes, lookup: &impl Lookup) -> socketmap::Reply {
+async fn query_map(map: &Bytes, key: &Bytes, lookup: &impl Lookup) -> socketmap::Reply {
     use socketmap::Reply;
     let undecided = || match lookup.defers() {
         true => Reply::Temp(UNDECIDED.into()),
@@ -175,14 +185,19 @@ fn query_map(map: &Bytes, key: &Bytes, lookup: &impl Lookup) -> socketmap::Reply
         return Reply::NotFound(texts::left_as_postsrsd(Left::Unsuitable).into());
     };
     match direction {
-        Direction::Forward => match lookup.forward(key) {
+        Direction::Forward => match lookup.forward(key).await {
             Forward::Rewritten(address) => Reply::Ok(address.into_bytes()),
             Forward::Left(left) => Reply::NotFound(texts::left_as_postsrsd(left).into()),
             Forward::Undecided => undecided(),
+            // To Postfix each of these is a failed look-up, after which the mail is tried again.
+            Forward::Unkept => Reply::Perm(texts::DATABASE_ERROR.into()),
         },
-        Direction::Reverse => match lookup.reverse(key) {
-            Reverse::Original(address) => Reply::Ok(address.into_bytes()),
+        Direction::Reverse => match lookup.reverse(key).await {
+            Reverse::Original(original) => Reply::Ok(original.address.into_bytes()),
             Reverse::Left(error) => Reply::NotFound(error.to_string()),
+            Reverse::UnknownToken => Reply::NotFound(texts::UNKNOWN_TOKEN.into()),
+            Reverse::NoDatabase => Reply::Perm(texts::NO_DATABASE.into()),
+            Reverse::Unreadable => Reply::Perm(texts::DATABASE_ERROR.into()),
             Reverse::Undecided => undecided(),
         },
     }
@@ -198,7 +213,7 @@ fn may_be_command(received: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outrider_core::srs::ReverseError;
+    use outrider_core::srs::{ReverseError, Reversed};
 
     /// Rewrites everything, `x@local` excepted; undecided about `?`.
     struct Fake {
@@ -206,21 +221,25 @@ mod tests {
     }
 
     impl Lookup for Fake {
-        fn forward(&self, key: &str) -> Forward {
+        async fn forward(&self, key: &str) -> Forward {
             match key {
                 "?" => Forward::Undecided,
+                "!" => Forward::Unkept,
                 "" => Forward::Left(Left::NoDomain),
                 "x@local" => Forward::Left(Left::LocalDomain),
                 key => Forward::Rewritten(format!("f({key})")),
             }
         }
 
-        fn reverse(&self, key: &str) -> Reverse {
+        async fn reverse(&self, key: &str) -> Reverse {
             match key {
                 "?" => Reverse::Undecided,
+                "unknown@1" => Reverse::UnknownToken,
+                "none@1" => Reverse::NoDatabase,
+                "down@1" => Reverse::Unreadable,
                 "SRS0=h=t=h=bad@x.y" => Reverse::Left(ReverseError::HashInvalid),
                 "x@x.y" => Reverse::Left(ReverseError::NotSrs),
-                key => Reverse::Original(format!("r({key})")),
+                key => Reverse::Original(Reversed { address: format!("r({key})"), srs1: false }),
             }
         }
 
@@ -231,11 +250,14 @@ mod tests {
 
     /// Feeds the pieces; returns everything sent and whether the connection is to be closed.
     fn talk(direction: Direction, pieces: &[&[u8]], defers: bool) -> (String, Flow) {
+        // Nothing here waits.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut conversation = Conversation::new(direction);
         let (mut buffer, mut out) = (BytesMut::new(), BytesMut::new());
         for piece in pieces {
             buffer.extend_from_slice(piece);
-            if conversation.feed(&mut buffer, &mut out, &Fake { defers }) == Flow::Close {
+            let lookup = Fake { defers };
+            if runtime.block_on(conversation.feed(&mut buffer, &mut out, &lookup)) == Flow::Close {
                 return (String::from_utf8_lossy(&out).into_owned(), Flow::Close);
             }
         }
@@ -258,6 +280,14 @@ mod tests {
             (Forward, b"get \xFF\xFE@b\n", "500 Not a valid email address, bypassed.\n", Continue),
             (Reverse, b"get SRS0=h=t=h=bad@x.y\n", "500 \n", Continue),
             (Reverse, b"get x@x.y\n", "500 Not a valid SRS address, bypassed.\n", Continue),
+            (Forward, b"get !\n", "400 Database error.\n", Continue),
+            (Reverse, b"get unknown@1\n", "500 Unknown alias.\n", Continue),
+            (Reverse, b"get none@1\n", "400 No database for alias.\n", Continue),
+            (Reverse, b"get down@1\n", "400 Database error.\n", Continue),
+            (Forward, b"9:forward !,", "20:PERM Database error.,", Continue),
+            (Forward, b"17:reverse unknown@1,", "23:NOTFOUND Unknown alias.,", Continue),
+            (Forward, b"14:reverse none@1,", "27:PERM No database for alias.,", Continue),
+            (Forward, b"14:reverse down@1,", "20:PERM Database error.,", Continue),
             (Forward, b"\n", "500 Empty request.\n", Continue),
             (Forward, b"put a b\nget a\n", "500 Unexpected input: put a b\n200 f(a)\n", Continue),
             (Forward, b"get %zz\nget a\n", "500 Invalid encoding of the key.\n200 f(a)\n", Continue),

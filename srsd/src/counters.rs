@@ -1,6 +1,6 @@
 //! `rewrites_total{dir,result}`, each combination made once so that counting is one addition.
 
-use crate::rules::{Forward, Reverse};
+use outrider_core::forwarding::{Forward, Reverse};
 use outrider_core::metrics::Metrics;
 use outrider_core::srs::ReverseError;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -44,7 +44,7 @@ impl Counters {
         let (counter, result) = match outcome {
             Forward::Rewritten(_) => (&self.rewritten, "found"),
             Forward::Left(_) => (&self.left, "not_found"),
-            Forward::Undecided => (&self.undecided[0], "failed"),
+            Forward::Undecided | Forward::Unkept => (&self.undecided[0], "failed"),
         };
         counter.inc();
         self.metrics.request("forward", result, elapsed);
@@ -54,14 +54,10 @@ impl Counters {
         let (counter, result) = match outcome {
             Reverse::Original(_) => (&self.reversed, "found"),
             Reverse::Left(ReverseError::NotSrs) => (&self.not_srs, "not_found"),
-            Reverse::Left(_) => (&self.refused, "not_found"),
-            Reverse::Undecided => (&self.undecided[1], "failed"),
+            Reverse::Left(_) | Reverse::UnknownToken => (&self.refused, "not_found"),
+            Reverse::Undecided | Reverse::NoDatabase | Reverse::Unreadable => (&self.undecided[1], "failed"),
         };
         counter.inc();
         self.metrics.request("reverse", result, elapsed);
-    }
-
-    pub(crate) fn panic(&self) {
-        self.metrics.panic();
     }
 }

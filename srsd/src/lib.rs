@@ -26,33 +26,26 @@
 
 mod conversation;
 mod counters;
-mod domains;
-mod rules;
-mod secrets;
 mod service;
 mod session;
 mod settings;
-mod source;
 mod texts;
 
-pub use secrets::GENERATED;
-pub use settings::{AddressCheck, ExcludeStyle, HashAlphabet, OnFailure, Separator, Settings};
+pub use settings::Settings;
 
 use conversation::{Conversation, Direction};
 use counters::Counters;
 use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
+use outrider_core::forwarding::Forwarding;
 use service::{Batch, Service};
+use session::SessionLimits;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Role of the listener for envelope senders.
 pub const FORWARD: &str = "forward";
 /// Role of the listener for envelope recipients.
 pub const REVERSE: &str = "reverse";
-
-/// How soon domains are read again after a failure.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// The daemon.
 pub struct Srsd {
@@ -66,6 +59,15 @@ impl Srsd {
     fn service(&self) -> Arc<Service> {
         self.service.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    async fn open(settings: &Settings, env: &Environment) -> Result<Service, StartError> {
+        Ok(Service {
+            // Boxed: what opens four kinds of databases is large, and is needed once.
+            forwarding: Box::pin(Forwarding::open(&settings.srs(), env)).await?,
+            request: settings.limits.request_timeout.duration(),
+            idle: settings.limits.idle_timeout.duration(),
+        })
+    }
 }
 
 impl Daemon for Srsd {
@@ -75,14 +77,14 @@ impl Daemon for Srsd {
     type Settings = Settings;
 
     async fn start(settings: Arc<Settings>, env: Environment) -> Result<Self, StartError> {
-        let service = Arc::new(Service::new(&settings, &env).await?);
+        let service = Arc::new(Srsd::open(&settings, &env).await?);
         let counters = Arc::new(Counters::new(env.metrics.clone()));
         Ok(Srsd { env, service: RwLock::new(service), counters, reloaded: Notify::new() })
     }
 
     async fn reload(&self, settings: Arc<Settings>) -> Result<(), StartError> {
-        let service = Service::new(&settings, &self.env).await?;
-        service.domains.inherit(&self.service().domains);
+        let service = Srsd::open(&settings, &self.env).await?;
+        service.forwarding.inherit(&self.service().forwarding);
         *self.service.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(service);
         self.reloaded.notify_one();
         Ok(())
@@ -90,8 +92,11 @@ impl Daemon for Srsd {
 
     async fn serve(self: Arc<Self>, connection: Connection, shutdown: Shutdown) {
         let direction = if connection.role == REVERSE { Direction::Reverse } else { Direction::Forward };
-        let limits = self.service().limits;
-        let batch = || Batch::new(self.service(), self.env.clock.clone(), self.counters.clone());
+        let limits = {
+            let service = self.service();
+            SessionLimits { idle: service.idle, request: service.request }
+        };
+        let batch = || Batch::new(self.service(), self.counters.clone());
         let conversation = Conversation::new(direction);
         session::serve(connection.stream, conversation, batch, limits, shutdown.wait()).await;
     }
@@ -99,20 +104,15 @@ impl Daemon for Srsd {
     async fn background(self: Arc<Self>, shutdown: Shutdown) {
         while !shutdown.requested() {
             let service = self.service();
-            let pause = async {
-                service.domains.refresh().await;
-                let pause = if service.domains.failure().is_some() { RETRY } else { service.refresh };
-                tokio::time::sleep(pause.min(service.refresh)).await;
-            };
             tokio::select! {
                 () = shutdown.wait() => {}
                 () = self.reloaded.notified() => {}
-                () = pause => {}
+                () = service.forwarding.keep_current(&shutdown) => {}
             }
         }
     }
 
     fn health(&self) -> Vec<DependencyHealth> {
-        self.service().health()
+        self.service().forwarding.health()
     }
 }

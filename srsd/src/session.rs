@@ -12,8 +12,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Room offered to one read.
-const READ: usize = 8 * 1024;
+/// Room offered to one read: several requests as Postfix sends them. Hundreds of connections wait with it for their next
+/// one.
+const READ: usize = 1024;
 /// How much of what a client still sends is read and thrown away after we have closed our side.
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -88,7 +89,7 @@ where
                 continue;
             }
         }
-        let flow = conversation.feed(&mut buffer, &mut out, &lookup().await);
+        let flow = conversation.feed(&mut buffer, &mut out, &lookup().await).await;
         if !out.is_empty() {
             active = Instant::now();
             timeout(limits.request, stream.write_all(&out)).await.map_err(|_| io::ErrorKind::TimedOut)??;
@@ -123,18 +124,19 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 mod tests {
     use super::*;
     use crate::conversation::Direction;
-    use crate::rules::{Forward, Reverse};
+    use outrider_core::forwarding::{Forward, Reverse};
+    use outrider_core::srs::Reversed;
     use std::future::pending;
 
     struct Echo;
 
     impl Lookup for Echo {
-        fn forward(&self, key: &str) -> Forward {
+        async fn forward(&self, key: &str) -> Forward {
             Forward::Rewritten(key.to_owned())
         }
 
-        fn reverse(&self, key: &str) -> Reverse {
-            Reverse::Original(key.to_owned())
+        async fn reverse(&self, key: &str) -> Reverse {
+            Reverse::Original(Reversed { address: key.to_owned(), srs1: false })
         }
 
         fn defers(&self) -> bool {

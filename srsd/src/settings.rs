@@ -1,13 +1,14 @@
 //! Settings of srsd: `/etc/outrider/srsd.toml`.
 
 use outrider_core::directory::{AccountSource, LdapSettings};
+use outrider_core::forwarding::{
+    AddressCheck, ExcludeStyle, HashAlphabet, OnFailure, OriginalEnvelope, Separator, SrsSettings,
+};
 use outrider_core::settings::{
     DaemonSettings, Documented, Findings, FrameSettings, Interval, LimitSettings, ListenAddress,
     ListenerSpec, LogSettings, MetricsSettings, ProcessSettings, Secret, SectionDoc,
 };
-use outrider_core::sql::DatabaseSettings;
-use outrider_core::srs::{self, MAX_HASH_LENGTH};
-use serde::{Deserialize, Serialize};
+use outrider_core::sql::{DatabaseSettings, DbUrl};
 use std::path::PathBuf;
 
 outrider_core::settings! {
@@ -25,10 +26,13 @@ outrider_core::settings! {
         #[serde(skip_serializing_if = "Option::is_none")]
         pub myhostname: Option<String> = None,
         /// Secrets: the first signs, all verify. To rotate, put a new one first and keep the old one for 22
-        /// days. With neither `secrets` nor `secrets_file` one is made at the first start and kept in the
-        /// state directory as srs.secret.
+        /// days. Without any of `secrets`, `iredapd_settings` and `secrets_file` one is made at the first
+        /// start and kept in the state directory as srs.secret.
         pub secrets: Vec<Secret> = Vec::new(),
-        /// A file with one secret a line, as PostSRSd has it; its secrets come after those of `secrets`.
+        /// iRedAPD's settings.py, whose srs_secrets come after those of `secrets`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub iredapd_settings: Option<PathBuf> = None,
+        /// A file with one secret a line, as PostSRSd has it; its secrets come last.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub secrets_file: Option<PathBuf> = None,
         /// The character after SRS0 and SRS1 in addresses we make: "=", "+" or "-". All are understood.
@@ -42,8 +46,23 @@ outrider_core::settings! {
         pub hash_alphabet: HashAlphabet = HashAlphabet::Base64,
         /// How old an address may be to be reversed; whole days count.
         pub validity: Interval = Interval::seconds(21 * 86_400),
-        /// Longest local part we make, in bytes; longer senders are left alone. 0 is no limit.
+        /// Longest local part we make, in bytes; senders that would need more are left alone, or get a token with
+        /// original_envelope = "database-if-long". 0 is no limit.
         pub max_local_part: usize = 0,
+        /// Where the original sender stands: "embedded" in the rewritten address; "database": a token in the address and
+        /// the sender in envelope_database, as with PostSRSd 2; "database-if-long": a token only where the local part would
+        /// exceed max_local_part (64 bytes if that is 0). Addresses of all kinds are reversed with any of them.
+        pub original_envelope: OriginalEnvelope = OriginalEnvelope::Embedded,
+        /// The database of senders behind tokens: "sqlite:/file" (PostSRSd 2's file too), "mysql://..." or
+        /// "postgresql://..." with table srs_envelope, for several hosts (`outrider srs table` prints the statement
+        /// that makes it). Not set: envelopes.db in the state directory.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub envelope_database: Option<DbUrl> = None,
+        /// A file that holds the password for envelope_database.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub envelope_database_password_file: Option<PathBuf> = None,
+        /// Most senders kept in envelope_database; new ones beyond it count as a failure of the database.
+        pub envelope_database_limit: u64 = 1_000_000,
         /// Which senders are rewritten: "rfc5321" (every unquoted address at a domain of two labels or more)
         /// or "iredapd" (those that iRedAPD rewrites).
         pub address_check: AddressCheck = AddressCheck::Rfc5321,
@@ -56,7 +75,8 @@ outrider_core::settings! {
         pub keep_own_addresses: bool = false,
         /// Local domains, whose senders are left alone: "example.com", or ".example.com" for those below it.
         pub domains: Vec<String> = Vec::new(),
-        /// A file with one local domain a line, as PostSRSd 2 has it.
+        /// A file with one local domain a line, as PostSRSd 2 has it, or a Postfix map whose keys are domains. It is read
+        /// again every `refresh`; while it cannot be read the domains of the last time count.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub domains_file: Option<PathBuf> = None,
         /// Where the accounts are: "sql" (database vmail) or "ldap" (section ldap).
@@ -73,8 +93,9 @@ outrider_core::settings! {
         /// How often the domains are read from the databases; they are kept in memory in between, and while
         /// a database is down.
         pub refresh: Interval = Interval::seconds(60),
-        /// The answer while local domains could not be read since the start: "pass" (not found: the
-        /// sender stays as it is) or "defer" (temporary error).
+        /// The answer while local domains could not be read since the start, or where a token cannot be kept: "pass"
+        /// (not found: the sender stays as it is; a short one is embedded instead) or "defer" (temporary error). A token
+        /// that cannot be looked up is a temporary error with both: its bounce would be lost otherwise.
         pub on_failure: OnFailure = OnFailure::Pass,
         /// Where the domains are read from.
         pub database: DatabaseSettings = DatabaseSettings::default(),
@@ -94,99 +115,40 @@ outrider_core::settings! {
     }
 }
 
-/// Setting `separator`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Separator {
-    /// `SRS0=`
-    #[serde(rename = "=")]
-    Equals,
-    /// `SRS0+`
-    #[serde(rename = "+")]
-    Plus,
-    /// `SRS0-`
-    #[serde(rename = "-")]
-    Dash,
-}
-
-/// Setting `hash_alphabet`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HashAlphabet {
-    /// With `+` and `/`.
-    Base64,
-    /// With `-` and `_`.
-    Base64url,
-}
-
-/// Setting `address_check`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AddressCheck {
-    /// Every unquoted address at a domain of two labels or more.
-    Rfc5321,
-    /// What iRedAPD takes for an address.
-    Iredapd,
-}
-
-/// Setting `exclude_style`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ExcludeStyle {
-    /// An entry covers the domain and all below it.
-    Iredapd,
-    /// The domain itself, or those below it.
-    Postsrsd1,
-    /// The domain itself, or those below it.
-    Postsrsd2,
-}
-
-/// Setting `on_failure`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnFailure {
-    /// Not found: the address stays as it is.
-    Pass,
-    /// Temporary error: Postfix tries again later.
-    Defer,
-}
-
 impl Settings {
-    /// How addresses are made and checked, for rewritten addresses at `domain`.
-    pub fn srs_options(&self, domain: &str) -> srs::Options {
-        srs::Options {
-            domain: domain.to_owned(),
-            separator: match self.separator {
-                Separator::Equals => srs::Separator::Equals,
-                Separator::Plus => srs::Separator::Plus,
-                Separator::Dash => srs::Separator::Dash,
-            },
+    /// What they say about rewriting.
+    pub fn srs(&self) -> SrsSettings {
+        SrsSettings {
+            srs_domain: self.srs_domain.clone(),
+            myhostname: self.myhostname.clone(),
+            secrets: self.secrets.clone(),
+            iredapd_settings: self.iredapd_settings.clone(),
+            secrets_file: self.secrets_file.clone(),
+            separator: self.separator,
             hash_length: self.hash_length,
             hash_minimum: self.hash_minimum,
-            alphabet: match self.hash_alphabet {
-                HashAlphabet::Base64 => srs::Alphabet::Standard,
-                HashAlphabet::Base64url => srs::Alphabet::UrlSafe,
-            },
-            validity_days: i64::try_from(self.validity.duration().as_secs() / 86_400).unwrap_or(i64::MAX),
+            hash_alphabet: self.hash_alphabet,
+            validity: self.validity,
             max_local_part: self.max_local_part,
-            only_own_domain: self.reverse_only_srs_domain,
-        }
-    }
-
-    /// What entries of `exclude` mean.
-    pub fn list_style(&self) -> srs::ListStyle {
-        match self.exclude_style {
-            ExcludeStyle::Iredapd => srs::ListStyle::Iredapd,
-            ExcludeStyle::Postsrsd1 => srs::ListStyle::Postsrsd1,
-            ExcludeStyle::Postsrsd2 => srs::ListStyle::Postsrsd2,
-        }
-    }
-}
-
-impl From<AddressCheck> for srs::AddressCheck {
-    fn from(check: AddressCheck) -> Self {
-        match check {
-            AddressCheck::Rfc5321 => srs::AddressCheck::Rfc5321,
-            AddressCheck::Iredapd => srs::AddressCheck::Iredapd,
+            original_envelope: self.original_envelope,
+            envelope_database: self.envelope_database.clone(),
+            envelope_database_password_file: self.envelope_database_password_file.clone(),
+            envelope_database_limit: self.envelope_database_limit,
+            address_check: self.address_check,
+            reverse_only_srs_domain: self.reverse_only_srs_domain,
+            always_rewrite: self.always_rewrite,
+            keep_own_addresses: self.keep_own_addresses,
+            domains: self.domains.clone(),
+            domains_file: self.domains_file.clone(),
+            accounts: self.accounts,
+            directory_domains: self.directory_domains,
+            exclude: self.exclude.clone(),
+            exclude_style: self.exclude_style,
+            exclude_table: self.exclude_table,
+            refresh: self.refresh,
+            on_failure: self.on_failure,
+            database: self.database.clone(),
+            ldap: self.ldap.clone(),
         }
     }
 }
@@ -205,58 +167,10 @@ impl DaemonSettings for Settings {
     }
 
     fn check(&self, findings: &mut Findings) {
-        for (key, value) in [("srs_domain", &self.srs_domain), ("myhostname", &self.myhostname)] {
-            if let Some(name) = value
-                && !is_host_name(name)
-            {
-                findings.error(
-                    key,
-                    format!("{name:?} is not a domain of two labels or more"),
-                    "write a name such as \"mail.example.com\"",
-                );
-            }
-        }
-        // Four characters are 21 bits against forgery when case is ignored; fewer are a lottery.
-        if !(4..=20).contains(&self.hash_length) {
-            findings.error("hash_length", "must be between 4 and 20", "the default is 4");
-        }
-        if self.hash_minimum < 4 || self.hash_minimum > self.hash_length.min(MAX_HASH_LENGTH) {
-            findings.error("hash_minimum", "must be between 4 and hash_length", "the default is 4");
-        }
-        let day = 86_400;
-        if !(day..=1000 * day).contains(&self.validity.duration().as_secs()) {
-            findings.error("validity", "must be between 1 and 1000 days", "the default is \"21d\"");
-        }
-        if self.refresh.duration().is_zero() {
-            findings.error("refresh", "must be longer than nothing", "the default is \"60s\"");
-        }
-        if self.max_local_part > 0 && self.max_local_part < 32 {
-            findings.error(
-                "max_local_part",
-                "leaves no room for an address",
-                "RFC 5321 has 64; 0 is no limit",
-            );
-        }
-        self.database.check("database", findings);
-        if self.directory_domains {
-            self.accounts.check(&self.ldap, findings);
-        }
-        for (number, secret) in self.secrets.iter().enumerate() {
-            if secret.is_empty() {
-                findings.error("secrets", format!("secret {} is empty", number + 1), "remove it");
-            }
-        }
+        self.srs().check("", findings);
     }
 
     fn describe() -> SectionDoc {
         Self::document()
     }
-}
-
-/// At least two labels of letters, digits, hyphens and underscores.
-pub(crate) fn is_host_name(name: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    name.contains('.') && name.len() <= 253 && name.split('.').all(label)
 }

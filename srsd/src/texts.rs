@@ -1,7 +1,14 @@
 //! What is said on each wire: tcp_table speaks as iRedAPD, socketmap as PostSRSd 2.
 
-use crate::rules::Left;
+use outrider_core::forwarding::Left;
 use outrider_core::srs::{self, ReverseError};
+
+/// A token whose sender is not in the database, or no longer.
+pub(crate) const UNKNOWN_TOKEN: &str = "Unknown alias.";
+/// A token where no database of senders is set up.
+pub(crate) const NO_DATABASE: &str = "No database for alias.";
+/// The database of senders does not answer, or takes no more.
+pub(crate) const DATABASE_ERROR: &str = "Database error.";
 
 /// The text of a 500 reply on the forward side.
 pub(crate) fn left_as_iredapd(left: Left) -> &'static str {

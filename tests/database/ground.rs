@@ -20,7 +20,7 @@ pub(crate) fn options() -> PoolOptions {
 pub(crate) struct Ground {
     pub(crate) vmail: Db,
     pub(crate) store: Option<Box<dyn Store>>,
-    _folder: Option<Folder>,
+    folder: Option<Folder>,
 }
 
 impl Ground {
@@ -30,17 +30,25 @@ impl Ground {
         for statement in create_statements(Database::Vmail, Engine::Sqlite) {
             vmail.execute_script(statement).await.expect("created");
         }
-        Ground { vmail, store: None, _folder: Some(folder) }
+        Ground { vmail, store: None, folder: Some(folder) }
     }
 
     pub(crate) fn server(store: Box<dyn Store>) -> Ground {
         let url: DbUrl = store.access().url("vmail").parse().expect("a URL");
         let vmail = Db::open(&url, &options()).expect("opened");
-        Ground { vmail, store: Some(store), _folder: None }
+        Ground { vmail, store: Some(store), folder: None }
     }
 
     pub(crate) fn engine(&self) -> Engine {
         self.vmail.engine()
+    }
+
+    /// Where it is, for those who open it themselves.
+    pub(crate) fn url(&self) -> DbUrl {
+        match (&self.store, &self.folder) {
+            (Some(store), _) => store.access().url("vmail").parse().expect("a URL"),
+            (None, folder) => DbUrl::sqlite(&folder.as_ref().expect("a folder").path().join("vmail.db")),
+        }
     }
 
     /// Runs fixed text: the checks' own tables and rows.

@@ -3,6 +3,7 @@
 //! One test a server, so that each is started once; a failing check says its name.
 
 mod directory;
+mod envelopes;
 mod ground;
 mod recovery;
 mod tls;
@@ -24,6 +25,7 @@ async fn run_everywhere(ground: &Ground) {
     directory::answers(ground).await;
     directory::odd_names_find_nothing_and_break_nothing(ground).await;
     directory::rows_with_nulls_are_read(ground).await;
+    envelopes::senders_behind_tokens_are_shared(ground).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

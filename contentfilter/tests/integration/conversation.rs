@@ -221,7 +221,9 @@ async fn play(file: &Path, keys: &Path) -> Result<(), String> {
         None => false,
     }));
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let forwarding = parts::forwarding(&settings, folder.path()).await;
     let filter = parts::filter(settings, switchboard, MemoryResolver::new(), 1, folder.path());
+    filter.set_forwarding(forwarding);
     let (near, far) = tokio::io::duplex(parts::PIPE);
     let address = "127.0.0.1".parse().expect("an address");
     let origin = Origin { role: script.listener, peer: Some(address), local: Some((address, 10024)) };

@@ -7,6 +7,7 @@ use outrider_contentfilter::relay::{Connect, Connecting, Link};
 use outrider_core::clock::TestClock;
 use outrider_core::daemon::Environment;
 use outrider_core::dns::MemoryResolver;
+use outrider_core::forwarding::Forwarding;
 use outrider_core::metrics::Metrics;
 use outrider_core::random::SeededRandom;
 use std::io;
@@ -55,12 +56,25 @@ pub(crate) fn filter(
     seed: u64,
     folder: &Path,
 ) -> Filter {
-    let env = Environment {
+    Filter::new(Arc::new(settings), &environment(seed, folder), switchboard, Arc::new(resolver))
+        .expect("sound settings")
+}
+
+fn environment(seed: u64, folder: &Path) -> Environment {
+    Environment {
         clock: Arc::new(TestClock::new(NOW)),
         random: Arc::new(SeededRandom::new(seed)),
         metrics: Arc::new(Metrics::new("contentfilter")),
         state_directory: folder.to_path_buf(),
         name: "contentfilter",
-    };
-    Filter::new(Arc::new(settings), &env, switchboard, Arc::new(resolver)).expect("sound settings")
+    }
+}
+
+/// Who rewrites senders, as the daemon itself opens it.
+pub(crate) async fn forwarding(settings: &Settings, folder: &Path) -> Option<Arc<Forwarding>> {
+    if !settings.rewrite_forwarded {
+        return None;
+    }
+    let opened = Forwarding::open(&settings.srs, &environment(1, folder)).await;
+    Some(Arc::new(opened.expect("sound settings")))
 }

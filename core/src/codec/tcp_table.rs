@@ -125,13 +125,15 @@ fn encode_text(code: &[u8], text: &str, out: &mut BytesMut) {
 fn quote(bytes: &[u8], blank_or_control: impl Fn(u8) -> bool, out: &mut BytesMut) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.reserve(bytes.len());
-    for &b in bytes {
-        if b == b'%' || b >= 0x7f || blank_or_control(b) {
-            out.extend_from_slice(&[b'%', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
-        } else {
-            out.extend_from_slice(&[b]);
-        }
+    let special = |b: &u8| *b == b'%' || *b >= 0x7f || blank_or_control(*b);
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(special) {
+        let b = rest[at];
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(&[b'%', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
+        rest = &rest[at + 1..];
     }
+    out.extend_from_slice(rest);
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,7 +43,9 @@ pub(super) async fn launch_on<D: Daemon>(
     let pool = Arc::new(AcceptPool::new(frame.limits.max_connections, &frame.limits.allow));
     let grace = frame.limits.grace.duration();
     let settings = Arc::new(settings);
-    let daemon = Arc::new(D::start(settings.clone(), env.clone()).await?);
+    // Boxed: what the daemons wait for at their start is nested too deep for the compiler to see as one.
+    let starting: BoxFuture<'_, _> = Box::pin(D::start(settings.clone(), env.clone()));
+    let daemon = Arc::new(starting.await?);
 
     let mut bound = Vec::new();
     // Monitoring sees the end: its listener stops after the last connection.
@@ -92,7 +95,8 @@ fn connection_starter<D: Daemon>(
 ) -> impl Fn(net::Connection, Shutdown, net::Place) {
     let open = env.metrics.connections("open");
     move |connection, shutdown, place| {
-        let (daemon, metrics, kill) = (daemon.clone(), env.metrics.clone(), kill.clone());
+        // A token of its own: polling the common one would make all connections wait for each other's turn at its lock.
+        let (daemon, metrics, kill) = (daemon.clone(), env.metrics.clone(), kill.child_token());
         let open = OpenGauge::new(&open);
         accepted.inc();
         let role = connection.role;
@@ -102,6 +106,7 @@ fn connection_starter<D: Daemon>(
             // A fault in one connection must not become a fault of the daemon.
             let work = AssertUnwindSafe(daemon.serve(connection, shutdown)).catch_unwind();
             let result = tokio::select! {
+                biased;
                 result = work => result,
                 () = kill.cancelled() => Ok(()),
             };

@@ -11,6 +11,15 @@ pub const LONGEST_VALUE: usize = 512;
 /// Quotation marks are escaped too. A backslash is left alone where it already begins such an escape, because
 /// codecs escape bytes that are not UTF-8 in the same way before they put them into a text.
 pub fn escape(value: &[u8], out: &mut String) {
+    // Nearly every value is such: taken as a whole it costs a tenth.
+    let harmless = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if value.len() <= LONGEST_VALUE
+        && value.iter().all(harmless)
+        && let Ok(text) = std::str::from_utf8(value)
+    {
+        out.push_str(text);
+        return;
+    }
     let (value, cut) = match value.len() > LONGEST_VALUE {
         true => (cut_at_character(value, LONGEST_VALUE), true),
         false => (value, false),

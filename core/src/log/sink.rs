@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// Bytes that may wait to be written.
 const LONGEST_QUEUE: usize = 4 * 1024 * 1024;
 
+/// How long the writer lets lines gather after the first one: waking it for each would cost more than writing it.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// A place for lines.
 #[derive(Debug)]
 pub(super) enum Output {
@@ -149,6 +152,9 @@ impl Sink {
             while queue.ends.is_empty() {
                 queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
+            drop(queue);
+            std::thread::sleep(GATHER);
+            let mut queue = lock(&self.queue);
             std::mem::swap(&mut *queue, &mut work);
             queue.writing = true;
             drop(queue);

@@ -92,7 +92,8 @@ impl DatabaseSettings {
         }
     }
 
-    fn pool_options(&self) -> PoolOptions {
+    /// The bounds of the pools.
+    pub(crate) fn pool_options(&self) -> PoolOptions {
         PoolOptions {
             max_connections: self.max_connections,
             acquire_timeout: self.acquire_timeout.duration(),
@@ -121,7 +122,7 @@ impl DatabaseSettings {
                 open_embedded(database, &file, &options).await?
             }
         };
-        watch(&db);
+        db.watch();
         Ok(db)
     }
 }
@@ -173,6 +174,21 @@ impl Db {
         let pool = Some(self.figures());
         DependencyHealth { name, up: self.is_up(), detail: self.place().to_owned(), pool }
     }
+
+    /// Looks after a server in the background until nobody uses the database any more, so that health is known and the
+    /// way back is found without a request having to try.
+    pub(crate) fn watch(&self) {
+        let Some(weak) = self.downgrade() else { return };
+        tokio::spawn(async move {
+            loop {
+                let pause = match weak.upgrade() {
+                    Some(db) => WATCH[usize::from(db.ping().await.is_err())],
+                    None => return,
+                };
+                tokio::time::sleep(pause).await;
+            }
+        });
+    }
 }
 
 async fn open_embedded(database: Database, file: &Path, options: &PoolOptions) -> Result<Db, DbError> {
@@ -193,7 +209,13 @@ async fn open_embedded(database: Database, file: &Path, options: &PoolOptions) -
             Err(error) => return Err(error),
         }
     }
-    // Password hashes are nobody else's business; the files SQLite keeps beside it take over these rights.
+    hide_file(file);
+    Ok(db)
+}
+
+/// Takes the rights of all others from a database: what is in it is nobody else's business. The files SQLite keeps
+/// beside it take over these rights.
+pub(crate) fn hide_file(file: &Path) {
     let hide = || {
         let mut rights = std::fs::metadata(file)?.permissions();
         rights.set_mode(rights.mode() & !0o007);
@@ -202,7 +224,6 @@ async fn open_embedded(database: Database, file: &Path, options: &PoolOptions) -
     if let Err(error) = hide() {
         tracing::warn!(file = %file.display(), %error, "cannot hide the database from other accounts");
     }
-    Ok(db)
 }
 
 /// All tables or none: a start that is cut short leaves an empty file, and the next one tries again.
@@ -222,21 +243,6 @@ async fn create_tables(database: Database, db: &Db) -> Result<(), DbError> {
         }
     }
     transaction.commit().await
-}
-
-/// Looks after a server in the background until nobody uses the database any more, so that health is known and the
-/// way back is found without a request having to try.
-fn watch(db: &Db) {
-    let Some(weak) = db.downgrade() else { return };
-    tokio::spawn(async move {
-        loop {
-            let pause = match weak.upgrade() {
-                Some(db) => WATCH[usize::from(db.ping().await.is_err())],
-                None => return,
-            };
-            tokio::time::sleep(pause).await;
-        }
-    });
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod transaction;
 mod url;
 mod value;
 
+pub(crate) use databases::hide_file;
 pub use databases::{DatabaseSettings, Databases};
 pub use error::DbError;
 pub use pool::PoolOptions;

@@ -76,6 +76,13 @@ impl Secrets {
         Some(hash)
     }
 
+    /// The number, counted from 0, of the secret with which a hash was made. For an administrator's question: it takes a
+    /// different time for each.
+    pub(super) fn position(&self, data: &[&str], hash: &str, minimum: usize) -> Option<usize> {
+        let alone = |key: &hmac::Key| Secrets(vec![key.clone()]).verify(data, hash, minimum);
+        self.0.iter().position(|key| alone(key) == Verdict::Valid)
+    }
+
     /// Whether `hash` is the beginning, at least `minimum` characters long, of the hash over `data` with one
     /// of the secrets. Letter case is ignored, as mail servers on the way may change it, and both alphabets
     /// count. The time taken depends on the lengths and the number of secrets only.

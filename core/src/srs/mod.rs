@@ -13,6 +13,8 @@
 //! the caller ([`DomainList`] holds the three spellings of such lists), which texts are sent is the wire's
 //! business ([`ReverseError`]'s `Display` is what PostSRSd 2 says).
 //!
+//! A sender that is too long for that can stand in a database, and a [`Token`] in the address.
+//!
 //! Security: four hash characters compared without case are about 21 bits, so shorter ones are refused
 //! ([`Options::hash_minimum`]), all given characters must match, and the comparison takes the same time
 //! whatever they are. An SRS1 address carries no time stamp and works as long as its secret.
@@ -21,10 +23,12 @@ mod address;
 mod domain_list;
 mod hash;
 mod timestamp;
+mod token;
 
 pub use address::{AddressCheck, NotRewritable, Sender};
 pub use domain_list::{DomainList, ListStyle};
 pub use hash::{Alphabet, MAX_HASH_LENGTH, Secrets};
+pub use token::Token;
 
 use address::{Fields, Malformed};
 use hash::Verdict;
@@ -148,6 +152,28 @@ pub struct Reversed {
     pub srs1: bool,
 }
 
+/// The parts of an SRS address, believed or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// Whether it is an SRS1 address, which has no time stamp.
+    pub srs1: bool,
+    /// Domain of the sender, or of the forwarder before us.
+    pub host: String,
+    /// Local part of the sender, or what that forwarder has to make sense of.
+    pub rest: String,
+    /// Days since it was made, 0 to 1023; `None` without a readable time stamp. A future one shows as very old.
+    pub age_days: Option<i64>,
+    /// Which secret its hash was made with, counted from 0; `None` if with none of ours.
+    pub secret: Option<usize>,
+}
+
+impl Reversed {
+    /// The token that the address carried in place of a sender.
+    pub fn token(&self) -> Option<Token> {
+        if self.srs1 { None } else { Token::of_key(&self.address) }
+    }
+}
+
 /// The engine: options and secrets.
 #[derive(Debug, Clone)]
 pub struct Srs {
@@ -181,6 +207,15 @@ impl Srs {
         if let Some(opaque) = address::srs0_opaque(local) {
             return self.srs1(domain, opaque);
         }
+        self.srs0(local, domain, now)
+    }
+
+    /// The address that carries a token in place of a sender: an ordinary SRS0 address that says where to look.
+    pub fn forward_token(&self, token: &Token, now: i64) -> Result<String, ForwardError> {
+        self.srs0(token.as_str(), token::HOST, now)
+    }
+
+    fn srs0(&self, local: &str, domain: &str, now: i64) -> Result<String, ForwardError> {
         let stamp = timestamp::encode(now);
         let hash = self.sign(&[&stamp, domain, local])?;
         self.assemble(&["SRS0", self.options.separator.as_str(), &hash, "=", &stamp, "=", domain, "=", local])
@@ -244,6 +279,28 @@ impl Srs {
         }
     }
 
+    /// Takes an SRS address apart for an administrator, at `now` in seconds since 1970; `None` if it is none.
+    pub fn inspect(&self, address: &str, now: i64) -> Option<Inspection> {
+        let (local, _) = address.rsplit_once('@').unwrap_or((address, ""));
+        let minimum = self.options.hash_minimum;
+        Some(match Fields::parse(local).ok()? {
+            Fields::Srs0 { hash, stamp, host, local } => Inspection {
+                srs1: false,
+                host: host.to_owned(),
+                rest: local.to_owned(),
+                age_days: timestamp::age(stamp, now).ok(),
+                secret: self.secrets.position(&[stamp, host, local], hash, minimum),
+            },
+            Fields::Srs1 { hash, host, opaque } => Inspection {
+                srs1: true,
+                host: host.to_owned(),
+                rest: opaque.to_owned(),
+                age_days: None,
+                secret: self.secrets.position(&[host, opaque], hash, minimum),
+            },
+        })
+    }
+
     fn verify(&self, hash: &str, data: &[&str]) -> Result<(), ReverseError> {
         match self.secrets.verify(data, hash, self.options.hash_minimum) {
             Verdict::Valid => Ok(()),
@@ -267,6 +324,12 @@ impl Srs {
 pub fn is_srs_address(address: &str) -> bool {
     let (local, _) = address.rsplit_once('@').unwrap_or((address, ""));
     Fields::parse(local).is_ok_and(|fields| fields.complete())
+}
+
+/// Whether [`Srs::forward`] makes an SRS1 address of a sender, who was rewritten by another forwarder before.
+pub fn is_second_hop(sender: &Sender<'_>) -> bool {
+    address::srs0_opaque(sender.local()).is_some()
+        || matches!(Fields::parse(sender.local()), Ok(fields @ Fields::Srs1 { .. }) if fields.complete())
 }
 
 /// Whether two domains are the same, without regard to ASCII case and a dot at the end.

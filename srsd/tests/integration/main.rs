@@ -1,12 +1,16 @@
 //! The whole daemon, in this process, on free ports and the embedded database.
 
+mod postsrsd;
+mod threats;
+
 use outrider_core::clock::TestClock;
 use outrider_core::daemon::{BoundListener, Environment, Running, Shutdown, ShutdownTrigger, launch};
 use outrider_core::directory::{AccountSource, LdapSettings};
+use outrider_core::forwarding::{GENERATED, OnFailure};
 use outrider_core::schema::Database;
 use outrider_core::settings::{Interval, ListenAddress, Secret};
 use outrider_core::sql::{Stmt, Value};
-use outrider_srsd::{OnFailure, Settings, Srsd};
+use outrider_srsd::{Settings, Srsd};
 use outrider_tests::slapd::Slapd;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,8 +43,12 @@ impl Server {
             clock: Arc::new(TestClock::new(NOW)),
             ..Environment::system("srsd", state.to_path_buf())
         };
+        Server::start_in(settings, env).await
+    }
+
+    async fn start_in(settings: Settings, env: Environment) -> Server {
         let (stop, shutdown) = Shutdown::new();
-        let running = launch::<Srsd>(settings, env, shutdown).await.expect("starts");
+        let running = Box::pin(launch::<Srsd>(settings, env, shutdown)).await.expect("starts");
         Server { running, stop }
     }
 
@@ -117,7 +125,7 @@ async fn a_first_start_needs_no_settings() {
         "{first}"
     );
     server.stop().await;
-    assert!(state.path().join(outrider_srsd::GENERATED).exists());
+    assert!(state.path().join(GENERATED).exists());
     let server = Server::start(bare(), state.path()).await;
     assert_eq!(server.ask("forward", "get user@gmail.com\n").await, first);
     let address = first.trim_start_matches("200 ");

@@ -10,7 +10,7 @@ mod mail;
 use bytes::BytesMut;
 pub use mail::{address, dkim_header, smtp_data, smtp_reply, smtp_server};
 use outrider_core::codec::{netstring, policy, socketmap, tcp_table};
-use outrider_core::srs::{self, AddressCheck, Alphabet, Options, Secrets, Sender, Separator, Srs};
+use outrider_core::srs::{self, AddressCheck, Alphabet, Options, Secrets, Sender, Separator, Srs, Token};
 
 /// A function that takes arbitrary bytes.
 pub type Entry = fn(&[u8]);
@@ -178,6 +178,14 @@ pub fn srs_roundtrip(mut data: &[u8]) {
     let later = now + i64::from(days % 22) * 86_400;
 
     assert!(ours.reverse(address, now).is_err(), "a forged address was believed");
+    assert!(
+        ours.inspect(address, now).is_none_or(|parts| parts.secret.is_none()),
+        "a forged address was explained"
+    );
+    let token = Token::of(address);
+    let with_token = ours.forward_token(&token, now).expect("there is a secret and no limit");
+    let back = ours.reverse(&with_token.to_ascii_lowercase(), later).expect("our own address");
+    assert_eq!(back.token(), Some(token));
     let Ok(sender) = Sender::parse(address, check) else { return };
     let rewritten = ours.forward(&sender, now).expect("there is a secret and no limit");
     assert!(srs::is_srs_address(&rewritten), "{rewritten}");

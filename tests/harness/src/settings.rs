@@ -38,10 +38,21 @@ pub fn policyd_embedded(listen: SocketAddr, name_server: SocketAddr) -> String {
     format!("listen = [\"{listen}\"]\n{}", dns(name_server))
 }
 
+/// The secret of everybody who rewrites.
+const SRS_SECRET: &str = "a secret for tests only";
+
+/// What the content filter needs to rewrite as [`srsd`] does.
+pub fn selective_srs(domain: &str, sql: &SqlAccess) -> String {
+    let database = database(sql).replace("[database]", "[srs.database]");
+    format!(
+        "[srs]\nsrs_domain = \"{domain}\"\nmyhostname = \"{domain}\"\nsecrets = [\"{SRS_SECRET}\"]\n{database}"
+    )
+}
+
 /// srsd.toml with the stock `srs_domain`: the server's host name.
 pub fn srsd(forward: SocketAddr, reverse: SocketAddr, domain: &str, sql: &SqlAccess) -> String {
     format!(
-        "listen_forward = [\"{forward}\"]\nlisten_reverse = [\"{reverse}\"]\nsrs_domain = \"{domain}\"\nsecrets = [\"a secret for tests only\"]\n{}",
+        "listen_forward = [\"{forward}\"]\nlisten_reverse = [\"{reverse}\"]\nsrs_domain = \"{domain}\"\nsecrets = [\"{SRS_SECRET}\"]\n{}",
         database(sql)
     )
 }

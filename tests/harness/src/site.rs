@@ -46,6 +46,7 @@ pub struct Plan {
     quota_extras: bool,
     filter: bool,
     srs: Option<SrsProtocol>,
+    selective: bool,
     list: bool,
 }
 
@@ -59,6 +60,7 @@ impl Plan {
             quota_extras: false,
             filter: false,
             srs: None,
+            selective: false,
             list: false,
         }
     }
@@ -72,6 +74,7 @@ impl Plan {
             quota_extras: false,
             filter: true,
             srs: Some(SrsProtocol::TcpTable),
+            selective: false,
             list: false,
         }
     }
@@ -110,6 +113,12 @@ impl Plan {
     pub fn srs(mut self, protocol: SrsProtocol) -> Self {
         self.srs = Some(protocol);
         self
+    }
+
+    /// Adds srsd and the content filter, which alone rewrites senders.
+    pub fn selective_srs(mut self) -> Self {
+        self.selective = true;
+        self.filter().srs(SrsProtocol::TcpTable)
     }
 }
 
@@ -185,7 +194,7 @@ impl Site {
         if let Some(protocol) = plan.srs {
             let (forward, reverse) = (port()?, port()?);
             srsd = Some(Daemon::start("srsd", folder.path(), &settings::srsd(forward, reverse, HOST, &sql))?);
-            wiring.srs = Some(Srs { protocol, forward, reverse });
+            wiring.srs = Some(Srs { protocol, forward: (!plan.selective).then_some(forward), reverse });
         }
         if plan.filter {
             let (inbound, originating, lists) = (port()?, port()?, port()?);
@@ -201,6 +210,10 @@ impl Site {
                 key_file: &key_file,
                 dns: dns.address(),
             });
+            let text = match plan.selective {
+                true => format!("rewrite_forwarded = true\n{text}{}", settings::selective_srs(HOST, &sql)),
+                false => text,
+            };
             contentfilter = Some(Daemon::start("contentfilter", folder.path(), &text)?);
             wiring.filter = Some(Filter { inbound, originating });
         }

@@ -1,6 +1,8 @@
 """SRS: one start of srsd a profile, with the test clock at the time of the recording."""
+import contextlib
 import json
 import os
+import sqlite3
 
 from . import vectors
 
@@ -22,8 +24,8 @@ PROFILES = {
     "postsrsd2-always": dict(POSTSRSD2, always_rewrite=True),
     "postsrsd2-plus8": dict(POSTSRSD2, **PLUS8),
     "postsrsd2-dash": dict(POSTSRSD2, separator="-"),
-    # An envelope database is no part of srsd: it answers with addresses that carry everything themselves.
-    "postsrsd2-db": POSTSRSD2,
+    # Recorded with a database that took no writes, hence "defer": PostSRSd knows no other answer.
+    "postsrsd2-db": dict(POSTSRSD2, original_envelope="database", on_failure="defer"),
 }
 
 # README-srs.md, profile iredapd.
@@ -41,6 +43,16 @@ ROWS = {
                 "INSERT INTO srs_exclude_domains (domain) VALUES ('.dotted.example')",
                 "INSERT INTO srs_exclude_domains (domain) VALUES ('tld-all')"],
 }
+
+
+def read_only_envelopes(ground):
+    """An envelope database, without a sender in it, that can be read and takes no writes."""
+    path = os.path.join(ground.folder, "envelopes.db")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE kv (k TEXT UNIQUE ON CONFLICT REPLACE, v TEXT, lt INTEGER)")
+        database.execute("CREATE TRIGGER closed BEFORE INSERT ON kv BEGIN SELECT RAISE(ABORT, 'read only'); END")
+        database.commit()
+    return "sqlite://" + path
 
 
 def completed(ground):
@@ -74,6 +86,8 @@ def run(ground):
                         **PROFILES.get(profile, POSTSRSD2))
         if profile == "iredapd":
             settings["database"] = ground.database_settings()
+        if profile == "postsrsd2-db":
+            settings["envelope_database"] = read_only_envelopes(ground)
         addresses = daemon.start(settings)
         ground.play("srs_player.py", ["--profile", profile, "--forward", addresses["forward"],
                                       "--reverse", addresses["reverse"], "--vectors", completed(ground)],

@@ -22,8 +22,8 @@ pub enum SrsProtocol {
 pub struct Srs {
     /// Protocol spoken to both.
     pub protocol: SrsProtocol,
-    /// Sender addresses (7778).
-    pub forward: SocketAddr,
+    /// Sender addresses (7778); `None` where the content filter rewrites them.
+    pub forward: Option<SocketAddr>,
     /// Recipient addresses (7779).
     pub reverse: SocketAddr,
 }
@@ -176,8 +176,10 @@ impl Scene<'_> {
                 SrsProtocol::TcpTable => format!("tcp:{address}"),
                 SrsProtocol::Socketmap => format!("socketmap:inet:{address}:{name}"),
             };
-            set("sender_canonical_maps", &map(srs.forward, "forward"));
-            set("sender_canonical_classes", "envelope_sender");
+            if let Some(forward) = srs.forward {
+                set("sender_canonical_maps", &map(forward, "forward"));
+                set("sender_canonical_classes", "envelope_sender");
+            }
             set("recipient_canonical_maps", &map(srs.reverse, "reverse"));
             set("recipient_canonical_classes", "envelope_recipient,header_recipient");
         }

@@ -1,15 +1,15 @@
 //! Domains out of the databases of an iRedMail server.
 
-use crate::domains::{DomainSource, Known};
-use outrider_core::directory::{BoxFuture, Directory};
-use outrider_core::sql::{Db, Stmt};
-use outrider_core::srs::{DomainList, ListStyle};
+use super::domains::{DomainSource, Known};
+use crate::directory::{BoxFuture, Directory};
+use crate::sql::{Db, Stmt};
+use crate::srs::{DomainList, ListStyle};
 use std::sync::Arc;
 
 /// Reads local domains from the accounts and exclusions from iRedAPD's table, either of which may be switched off.
-pub(crate) struct SqlSource {
-    pub(crate) accounts: Option<Arc<dyn Directory>>,
-    pub(crate) iredapd: Option<Db>,
+pub(super) struct SqlSource {
+    pub(super) accounts: Option<Arc<dyn Directory>>,
+    pub(super) iredapd: Option<Db>,
 }
 
 const EXCLUDED: Stmt = Stmt::same("SELECT domain FROM srs_exclude_domains");

@@ -4,8 +4,8 @@
 //! while a database is down. Only before the first successful read is there nothing to go by: then look-ups wait
 //! for the first attempt to end, within their deadline, and after a failed one get what `on_failure` says.
 
-use outrider_core::directory::BoxFuture;
-use outrider_core::srs::DomainList;
+use crate::directory::BoxFuture;
+use crate::srs::DomainList;
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -13,22 +13,22 @@ use tokio::sync::watch;
 
 /// The domains as last read.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(super) struct Known {
     /// Local mail domains, in lower case.
-    pub(crate) local: HashSet<String>,
+    pub(super) local: HashSet<String>,
     /// Domains explicitly excluded.
-    pub(crate) excluded: DomainList,
+    pub(super) excluded: DomainList,
 }
 
 /// Reads the domains.
-pub(crate) trait DomainSource: Send + Sync {
+pub(super) trait DomainSource: Send + Sync {
     /// All of them, or why not.
     fn read(&self) -> BoxFuture<'_, Result<Known, String>>;
 }
 
 /// What is known about domains at a moment.
 #[derive(Clone, Debug)]
-pub(crate) enum Knowledge {
+pub(super) enum Knowledge {
     /// The first attempt to read them has not ended.
     Pending,
     /// They could never be read.
@@ -38,7 +38,7 @@ pub(crate) enum Knowledge {
 }
 
 /// The domains and what reads them.
-pub(crate) struct Domains {
+pub(super) struct Domains {
     source: Box<dyn DomainSource>,
     state: RwLock<Knowledge>,
     /// The outcome of the last attempt: `None` before the first one ended.
@@ -47,12 +47,12 @@ pub(crate) struct Domains {
 
 impl Domains {
     /// Nothing is read before the first [`Domains::refresh`].
-    pub(crate) fn new(source: Box<dyn DomainSource>) -> Self {
+    pub(super) fn new(source: Box<dyn DomainSource>) -> Self {
         Domains { source, state: RwLock::new(Knowledge::Pending), last: watch::Sender::new(None) }
     }
 
     /// Domains for which no database is asked: nothing beyond the settings is known, for good.
-    pub(crate) fn none() -> Self {
+    pub(super) fn none() -> Self {
         struct Nothing;
         impl DomainSource for Nothing {
             fn read(&self) -> BoxFuture<'_, Result<Known, String>> {
@@ -65,7 +65,7 @@ impl Domains {
     }
 
     /// Reads the domains again; a failure leaves those of the last time in force.
-    pub(crate) async fn refresh(&self) {
+    pub(super) async fn refresh(&self) {
         let read = self.source.read().await;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let outcome = match read {
@@ -98,19 +98,19 @@ impl Domains {
     }
 
     /// What is known now.
-    pub(crate) fn now(&self) -> Knowledge {
+    pub(super) fn now(&self) -> Knowledge {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes over what `earlier` knew, for a change of settings: better old domains than none.
-    pub(crate) fn inherit(&self, earlier: &Domains) {
+    pub(super) fn inherit(&self, earlier: &Domains) {
         if let Knowledge::Known(known) = earlier.now() {
             *self.state.write().unwrap_or_else(PoisonError::into_inner) = Knowledge::Known(known);
         }
     }
 
     /// Waits until the first attempt has ended, at most for `patience`.
-    pub(crate) async fn first_attempt(&self, patience: Duration) {
+    pub(super) async fn first_attempt(&self, patience: Duration) {
         if matches!(self.now(), Knowledge::Pending) {
             let mut last = self.last.subscribe();
             // Either way the caller looks at what is known then.
@@ -119,7 +119,7 @@ impl Domains {
     }
 
     /// Why the last attempt failed; `None` if it did not, or has not ended.
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<String> {
         self.last.borrow().clone().and_then(Result::err)
     }
 }

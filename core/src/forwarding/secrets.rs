@@ -1,8 +1,9 @@
-//! Where the secrets come from: settings, a file as PostSRSd has it, or one made at the first start.
+//! Where the secrets come from: settings, iRedAPD's settings, a file as PostSRSd has it, or one made at the first start.
 
-use crate::settings::Settings;
-use outrider_core::daemon::{Environment, StartError};
-use outrider_core::srs::Secrets;
+use super::python;
+use super::settings::SrsSettings;
+use crate::daemon::{Environment, StartError};
+use crate::srs::Secrets;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -14,19 +15,35 @@ pub const GENERATED: &str = "srs.secret";
 const LONGEST: u64 = 64 * 1024;
 
 /// All secrets of the settings, in their order. Without any, the generated one, which is made if there is none yet.
-pub(crate) fn load(settings: &Settings, env: &Environment) -> Result<Secrets, StartError> {
-    let mut secrets = Secrets::new(settings.secrets.iter().map(|secret| secret.expose()));
-    if let Some(path) = &settings.secrets_file {
-        secrets = secrets.and(Secrets::from_lines(&read(path)?));
-        if secrets.is_empty() {
-            return Err(StartError::Settings(format!("secrets_file {} holds no secret", path.display())));
-        }
-    }
+pub(super) fn load(settings: &SrsSettings, env: &Environment) -> Result<Secrets, StartError> {
+    let mut secrets = configured(settings)?;
     if secrets.is_empty() {
         let path = env.state_directory.join(GENERATED);
         secrets = Secrets::from_lines(&generated(&path, env)?);
         if secrets.is_empty() {
             return Err(StartError::Settings(format!("{} is empty: remove it", path.display())));
+        }
+    }
+    Ok(secrets)
+}
+
+/// The secrets that somebody wrote down; none if nobody did.
+fn configured(settings: &SrsSettings) -> Result<Secrets, StartError> {
+    let mut secrets = Secrets::new(settings.secrets.iter().map(|secret| secret.expose()));
+    if let Some(path) = &settings.iredapd_settings {
+        let text = read(path)?;
+        let list = python::list_of_texts(&String::from_utf8_lossy(&text), "srs_secrets")
+            .map_err(|reason| StartError::Settings(format!("{}: {reason}", path.display())))?;
+        // An empty list is how iRedAPD is told to leave SRS alone, not how it is told to sign with nothing.
+        if list.is_empty() {
+            return Err(StartError::Settings(format!("{}: srs_secrets is empty", path.display())));
+        }
+        secrets = secrets.and(Secrets::new(list));
+    }
+    if let Some(path) = &settings.secrets_file {
+        secrets = secrets.and(Secrets::from_lines(&read(path)?));
+        if secrets.is_empty() {
+            return Err(StartError::Settings(format!("secrets_file {} holds no secret", path.display())));
         }
     }
     Ok(secrets)
@@ -87,12 +104,12 @@ fn read(path: &Path) -> Result<Vec<u8>, StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outrider_core::settings::Secret;
-    use outrider_core::srs::{AddressCheck, Sender, Srs};
+    use crate::settings::Secret;
+    use crate::srs::{AddressCheck, Sender, Srs};
     use std::os::unix::fs::PermissionsExt;
 
     fn signature(secrets: Secrets) -> String {
-        let srs = Srs::new(Settings::default().srs_options("srs.example.net"), secrets);
+        let srs = Srs::new(SrsSettings::default().srs_options("srs.example.net"), secrets);
         let sender = Sender::parse("user@gmail.com", AddressCheck::Rfc5321).unwrap();
         srs.forward(&sender, 1_742_040_000).unwrap()
     }
@@ -101,16 +118,16 @@ mod tests {
     fn a_secret_is_made_once() {
         let folder = tempfile::tempdir().unwrap();
         let env = Environment::system("srsd", folder.path().to_path_buf());
-        let first = signature(load(&Settings::default(), &env).unwrap());
+        let first = signature(load(&SrsSettings::default(), &env).unwrap());
         let path = folder.path().join(GENERATED);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read(&path).unwrap().len(), 65);
-        assert_eq!(signature(load(&Settings::default(), &env).unwrap()), first);
+        assert_eq!(signature(load(&SrsSettings::default(), &env).unwrap()), first);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
         let other = tempfile::tempdir().unwrap();
         let env = Environment::system("srsd", other.path().to_path_buf());
-        assert_ne!(signature(load(&Settings::default(), &env).unwrap()), first);
+        assert_ne!(signature(load(&SrsSettings::default(), &env).unwrap()), first);
     }
 
     #[test]
@@ -120,7 +137,7 @@ mod tests {
         let path = folder.path().join("postsrsd.secret");
         fs::write(&path, "secretOld\r\n\n").unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-        let mut settings = Settings { secrets_file: Some(path.clone()), ..Settings::default() };
+        let mut settings = SrsSettings { secrets_file: Some(path.clone()), ..SrsSettings::default() };
         assert!(signature(load(&settings, &env).unwrap()).starts_with("SRS0=O7sc="));
         settings.secrets = vec![Secret::new("secretOne")];
         let both = load(&settings, &env).unwrap();
@@ -138,8 +155,30 @@ mod tests {
     }
 
     #[test]
+    fn secrets_of_iredapd_are_read_where_they_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = Environment::system("srsd", folder.path().to_path_buf());
+        let path = folder.path().join("settings.py");
+        let settings = SrsSettings { iredapd_settings: Some(path.clone()), ..SrsSettings::default() };
+        let write = |text: &str| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).unwrap();
+        };
+        write("# iRedAPD\nsrs_domain = 'srs.example.net'\nsrs_secrets = ['secretOne', \"secretOld\"]\n");
+        let secrets = load(&settings, &env).unwrap();
+        assert_eq!(secrets.len(), 2);
+        assert!(signature(secrets).starts_with("SRS0=lnpB="));
+        for text in ["srs_secrets = []\n", "srs_domain = ''\n", "srs_secrets = [x]\n"] {
+            fs::remove_file(&path).unwrap();
+            write(text);
+            let error = load(&settings, &env).unwrap_err().to_string();
+            assert!(error.contains("srs_secrets"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_state_directory_that_cannot_be_written_is_an_error() {
         let env = Environment::system("srsd", "/nonexistent/state".into());
-        assert!(matches!(load(&Settings::default(), &env), Err(StartError::File(..))));
+        assert!(matches!(load(&SrsSettings::default(), &env), Err(StartError::File(..))));
     }
 }
