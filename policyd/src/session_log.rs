@@ -16,7 +16,10 @@ use crate::settings::SessionLogSettings;
 use crate::store::sessions::{SessionRow, SessionStore};
 
 /// Rows of one transaction at most.
-const BATCH: usize = 200;
+const BATCH: usize = 512;
+/// How long a first row waits for others. The table has an index over nearly every column: the fewer commits, the less it takes
+/// from those that somebody waits for.
+const GATHERING: Duration = Duration::from_millis(250);
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
 /// After the wish to stop, a queue empty for so long stays empty.
@@ -106,6 +109,13 @@ impl SessionWriter {
                 _ = self.rows.recv_many(&mut batch, BATCH) => {}
                 () = shutdown.wait() => break,
             }
+            if batch.len() < BATCH {
+                tokio::select! {
+                    () = self.gather(&mut batch) => {}
+                    // What has been taken is written before the rest.
+                    () = shutdown.wait() => {}
+                }
+            }
             self.write(&batch, &store).await;
             batch.clear();
         }
@@ -114,6 +124,18 @@ impl SessionWriter {
             batch.clear();
         }
         self.rows.close();
+    }
+
+    /// Takes more rows, until there are enough or it has been long enough.
+    async fn gather(&mut self, batch: &mut Vec<SessionRow>) {
+        let end = tokio::time::sleep(GATHERING);
+        tokio::pin!(end);
+        while batch.len() < BATCH {
+            tokio::select! {
+                taken = self.rows.recv_many(batch, BATCH - batch.len()) => if taken == 0 { return },
+                () = &mut end => return,
+            }
+        }
     }
 
     async fn write(&self, batch: &[SessionRow], store: &impl Fn() -> SessionStore) {

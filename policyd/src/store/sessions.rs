@@ -8,8 +8,11 @@ const INSERT: Stmt = Stmt::same(
     "INSERT INTO smtp_sessions (time, time_num, action, reason, instance, client_address, client_name, \
      reverse_client_name, helo_name, sender, sender_domain, sasl_username, sasl_domain, recipient, \
      recipient_domain, encryption_protocol, encryption_cipher, server_address, server_port) \
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+     VALUES ?",
 );
+
+/// Rows of one statement at most.
+const ROWS: usize = 64;
 
 const OLD: Sweep = Sweep {
     step: Stmt::same(
@@ -84,19 +87,30 @@ impl SessionStore {
     /// # Errors
     /// See [`DbError`].
     pub async fn insert(&self, rows: &[SessionRow]) -> Result<(), DbError> {
-        if let [row] = rows {
-            return self.db.execute(&INSERT, &values(row)).await.map(drop);
+        if rows.len() <= ROWS && rows.len().is_power_of_two() {
+            let rows = rows.iter().map(values).collect();
+            return self.db.execute(&INSERT, &[Value::Rows(rows)]).await.map(drop);
         }
         let mut transaction = self.db.begin().await?;
-        for row in rows {
-            transaction.execute(&INSERT, &values(row)).await?;
+        for rows in statements(rows) {
+            transaction.execute(&INSERT, &[rows]).await?;
         }
         transaction.commit().await
     }
 }
 
-fn values(row: &SessionRow) -> [Value; 19] {
-    [
+/// The rows cut into pieces of 64, 32, 16 and so on: few different statements stay prepared for any number of rows.
+fn statements(mut rows: &[SessionRow]) -> impl Iterator<Item = Value> {
+    std::iter::from_fn(move || {
+        let length = 1 << rows.len().min(ROWS).checked_ilog2()?;
+        let (piece, rest) = rows.split_at(length);
+        rows = rest;
+        Some(Value::Rows(piece.iter().map(values).collect()))
+    })
+}
+
+fn values(row: &SessionRow) -> Vec<Value> {
+    vec![
         Value::time(utc_text(row.time)),
         row.time.into(),
         fit(&row.action, 20).into(),
@@ -134,6 +148,19 @@ mod tests {
     fn times_are_written_in_utc() {
         assert_eq!(utc_text(1_742_040_000), "2025-03-15 12:00:00");
         assert_eq!(utc_text(i64::MAX), "1970-01-01 00:00:00");
+    }
+
+    #[test]
+    fn rows_are_written_in_few_sizes() {
+        let rows = vec![SessionRow::default(); 203];
+        let sizes: Vec<usize> = statements(&rows)
+            .map(|rows| match rows {
+                Value::Rows(rows) => rows.len(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(sizes, [64, 64, 64, 8, 2, 1]);
+        assert_eq!(statements(&[]).count(), 0);
     }
 
     #[test]

@@ -12,8 +12,6 @@ pub(crate) const KNOWN: u64 = 1_000;
 pub(crate) const USERS: u64 = 64;
 /// Sender domains, each with an SPF record.
 pub(crate) const SENDER_DOMAINS: u64 = 100;
-/// A network outside every SPF record of the sender domains.
-const CLIENTS: &str = "198.18";
 
 /// One kind of question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +125,7 @@ pub(crate) fn known(number: u64) -> (String, String, String) {
     )
 }
 
-/// Senders never seen before, of many domains, from a thousand clients to all users. Neighbouring questions have distant keys, as in
+/// Senders never seen before, of many domains, from many networks to all users. Neighbouring questions have distant keys, as in
 /// the mail of a real server.
 fn first_contacts(peer: Peer) -> Dialogue {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -140,7 +138,9 @@ fn first_contacts(peer: Peer) -> Dialogue {
             text.clear();
         }
         // Writing to a string cannot fail.
-        let _ = write!(client, "{CLIENTS}.{}.{}", number % 4, (number >> 8) % 250 + 1);
+        // So many networks that none of them reaches greylisting.new_contacts_per_minute.
+        let _ =
+            write!(client, "100.{}.{}.{}", 64 + number % 64, (number >> 8) % 256, (number >> 16) % 250 + 1);
         let _ = write!(sender, "s{number:016x}@d{}.world.example", (number >> 16) % SENDER_DOMAINS);
         let _ = write!(recipient, "u{}@local.example", (number >> 24) % USERS);
         template.fill(&client, &sender, &recipient, out);

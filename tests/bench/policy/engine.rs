@@ -145,9 +145,7 @@ impl Engine {
         let row = tokio::runtime::Runtime::new()?.block_on(db.fetch_optional(&VERSION, &[]))?;
         let version = row.as_ref().and_then(|row| row.text("version")).unwrap_or("unknown").to_owned();
         let durability = match self.kind {
-            Kind::Sqlite => {
-                "write-ahead log, synchronous=NORMAL: a commit survives the end of the process and waits for no disk"
-            }
+            Kind::Sqlite => "write-ahead log, synchronous=FULL",
             Kind::MariaDb => "innodb_flush_log_at_trx_commit=1",
             Kind::Postgres => "fsync=on, synchronous_commit=on",
         };
