@@ -46,12 +46,21 @@ pub struct Plan {
     filter: bool,
     srs: Option<SrsProtocol>,
     list: bool,
+    parameters: Vec<(String, String)>,
 }
 
 impl Plan {
     /// Postfix and Dovecot alone.
     pub fn plain(server: Server) -> Self {
-        Self { server, policyd: false, quota: false, filter: false, srs: None, list: false }
+        Self {
+            server,
+            policyd: false,
+            quota: false,
+            filter: false,
+            srs: None,
+            list: false,
+            parameters: Vec::new(),
+        }
     }
 
     /// All four daemons that carry mail, SRS by tcp_table.
@@ -63,6 +72,7 @@ impl Plan {
             filter: true,
             srs: Some(SrsProtocol::TcpTable),
             list: false,
+            parameters: Vec::new(),
         }
     }
 
@@ -87,6 +97,12 @@ impl Plan {
     /// Adds the mailing list [`TEAM`].
     pub fn list(mut self) -> Self {
         self.list = true;
+        self
+    }
+
+    /// Sets a parameter of Postfix, whatever it is set to otherwise.
+    pub fn parameter(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.parameters.push((name.to_owned(), value.into()));
         self
     }
 
@@ -147,7 +163,7 @@ impl Site {
             ports.push(port);
             Ok(address)
         };
-        let mut wiring = Wiring::default();
+        let mut wiring = Wiring { extra: plan.parameters.clone(), ..Wiring::default() };
         let (mut policyd, mut srsd, mut contentfilter, mut quota_status) = (None, None, None, None);
         if plan.policyd {
             let address = port()?;
