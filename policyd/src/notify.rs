@@ -1,15 +1,16 @@
 //! Mail to the administrator when a throttle limit is exceeded.
 //!
 //! Notices are handed to a background task over a short queue, so that no client waits for the mail system; what does
-//! not fit into the queue is dropped, for the next period will bring another one. The text goes to the program
-//! `sendmail` by standard input; nothing that came from a client is ever part of a command line.
+//! not fit into the queue is dropped, for the next period will bring another one. The way out is a submission service
+//! if its password is set, else the program `sendmail`.
 
-use std::path::PathBuf;
-use std::process::Stdio;
+mod bounded;
+mod sendmail;
+mod submission;
+
+use std::error::Error;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -17,7 +18,7 @@ use crate::settings::NotificationSettings;
 
 /// Notices that may wait.
 const QUEUE: usize = 32;
-/// How long the mail program may take.
+/// How long sending one may take, whichever way.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One exceeded limit.
@@ -42,7 +43,7 @@ impl Notice {
         if self.limit_name == "max_quota" { "bytes" } else { "" }
     }
 
-    /// The whole message, ready for a mail program.
+    /// The whole message, with line ends as a mail program wants them.
     fn message(&self, settings: &NotificationSettings) -> String {
         let line = |text: &str| text.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
         let limit = format!("{} {}", self.limit, self.unit());
@@ -107,36 +108,22 @@ impl NoticeTask {
     /// Sends notices until the notifier is gone.
     async fn run(mut self) {
         while let Some(notice) = self.notices.recv().await {
-            let sending = sendmail(&self.settings, notice.message(&self.settings));
-            match timeout(PATIENCE, sending).await {
+            match timeout(PATIENCE, self.deliver(&notice)).await {
                 Ok(Ok(())) => tracing::debug!(kind = notice.kind, "throttle notice sent"),
                 Ok(Err(error)) => tracing::warn!(%error, "cannot send a throttle notice"),
-                Err(_) => tracing::warn!("cannot send a throttle notice: the mail program takes too long"),
+                Err(_) => {
+                    tracing::warn!(limit = ?PATIENCE, "cannot send a throttle notice: it takes too long")
+                }
             }
         }
     }
-}
 
-async fn sendmail(settings: &NotificationSettings, message: String) -> std::io::Result<()> {
-    let program: &PathBuf = &settings.sendmail;
-    let mut child = Command::new(program)
-        .arg("-f")
-        .arg(&settings.sender)
-        .arg("--")
-        .args(&settings.recipients)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(message.as_bytes()).await?;
-    }
-    let status = child.wait().await?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(std::io::Error::other(format!("{} ended with {status}", program.display())))
+    async fn deliver(&self, notice: &Notice) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let message = notice.message(&self.settings);
+        match self.settings.submission() {
+            Some(password) => Ok(submission::send(&self.settings, password, &message).await?),
+            None => Ok(sendmail::send(&self.settings, &message).await?),
+        }
     }
 }
 

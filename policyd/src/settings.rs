@@ -20,6 +20,7 @@ use outrider_core::sql::DatabaseSettings;
 use serde::{Deserialize, Serialize};
 
 pub use counters::{CounterSettings, CounterStore, ValkeyUrl};
+pub(crate) use rules::smtp_address;
 pub use rules::{
     ChangePasswordSettings, CleanupSettings, GreylistingKey, GreylistingSettings, NotificationSettings,
     SenderLoginSettings, SenderscoreSettings, SessionLogSettings, SpfSettings, ThrottleSettings,
@@ -221,6 +222,8 @@ fn check_plugins(settings: &Settings, findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
+    use outrider_core::settings::Secret;
+
     use super::*;
 
     #[test]
@@ -242,6 +245,45 @@ mod tests {
         loaded.settings.check(&mut findings);
         assert!(findings.is_empty(), "{findings}");
         assert!(loaded.settings.throttle.bypass_mynetworks);
+    }
+
+    #[test]
+    fn notices_through_smtp_need_whole_addresses_and_should_be_encrypted() {
+        type Change = fn(&mut NotificationSettings);
+        let cases: [(Change, &[&str]); 12] = [
+            (|_| {}, &[]),
+            (
+                |s| s.recipients = vec!["root".into(), "a@example.com".into()],
+                &["error notification.recipients"],
+            ),
+            (|s| s.recipients.push("b@example.com\r\nDATA".into()), &["error notification.recipients"]),
+            (|s| s.recipients.push("b\u{e4}r@example.com".into()), &["error notification.recipients"]),
+            (|s| s.recipients.push("root@localhost".into()), &[]),
+            (|s| s.recipients.clear(), &[]),
+            (|s| s.sender = "postmaster".into(), &["error notification.sender"]),
+            (|s| s.smtp_port = 465, &["warning notification.smtp_port"]),
+            (|s| s.smtp_starttls = false, &["warning notification.smtp_starttls"]),
+            (|s| (s.smtp_starttls, s.smtp_server) = (false, "127.0.0.1".into()), &[]),
+            // Then the program sendmail is used, which knows "root".
+            (|s| (s.smtp_password, s.recipients) = (None, vec!["root".into()]), &[]),
+            (|s| (s.smtp_server, s.recipients) = (String::new(), vec!["root".into()]), &[]),
+        ];
+        for (number, (change, expected)) in cases.into_iter().enumerate() {
+            let mut settings = Settings::default();
+            let notification = &mut settings.notification;
+            notification.recipients = vec!["postmaster@example.com".into()];
+            notification.smtp_server = "mail.example.com".into();
+            notification.smtp_password = Some(Secret::new("Kanarienvogel"));
+            change(notification);
+            let mut findings = Findings::new();
+            settings.check(&mut findings);
+            let found: Vec<String> = findings
+                .iter()
+                .map(|found| format!("{} {}", format!("{:?}", found.severity).to_lowercase(), found.key))
+                .collect();
+            assert_eq!(found, expected, "case {number}");
+            assert!(!format!("{findings} {settings:?}").contains("Kanarienvogel"));
+        }
     }
 
     #[test]

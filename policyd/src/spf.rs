@@ -4,8 +4,8 @@
 //! `include` and `redirect` with qualifier `+` or none give addresses, everything else (other qualifiers, `all`,
 //! `exists`, `ptr`, macros, `a/24`) gives nothing, and a failing name server counts as "no record".
 //!
-//! Bounds: `spf.max_queries` questions a domain, each with its own deadline, every domain visited once, at most
-//! [`MAX_NETWORKS`] networks, `spf.lookups_per_minute` new domains for each client network. A look-up runs in the
+//! Bounds: `spf.max_queries` questions a domain, each with its own deadline, every domain visited once, a
+//! bounded number of networks, `spf.lookups_per_minute` new domains for each client network. A look-up runs in the
 //! [background](crate::background): a domain whose name server hangs delays nobody but those who ask about it, and those
 //! no longer than they can wait.
 

@@ -7,6 +7,7 @@ mod bulk;
 mod chain;
 mod forward;
 mod list;
+mod notice;
 mod outage;
 mod policy;
 mod throttle;

@@ -33,8 +33,6 @@ pub enum Meaning {
 
 use Meaning::{Account, As, Days, Dropped, Installation, LowerList, Minutes, NotEmpty, Number, Seconds};
 
-const SENDMAIL: &str = "notices are handed to the sendmail program";
-
 /// Every name that iRedAPD 6.1 knows, and `hostname` for the system's host name.
 pub const NAMES: &[(&str, Meaning)] = &[
     ("ALLOWED_FORGED_SENDERS", LowerList("reject_sender_login_mismatch.allowed_forged_senders")),
@@ -66,10 +64,10 @@ pub const NAMES: &[(&str, Meaning)] = &[
     ("NOTIFICATION_RECIPIENTS", As("notification.recipients")),
     ("NOTIFICATION_SENDER_NAME", As("notification.sender_name")),
     ("NOTIFICATION_SMTP_DEBUG_LEVEL", Dropped("the log level decides")),
-    ("NOTIFICATION_SMTP_PASSWORD", Dropped(SENDMAIL)),
-    ("NOTIFICATION_SMTP_PORT", Dropped(SENDMAIL)),
-    ("NOTIFICATION_SMTP_SERVER", Dropped(SENDMAIL)),
-    ("NOTIFICATION_SMTP_STARTTLS", Dropped(SENDMAIL)),
+    ("NOTIFICATION_SMTP_PASSWORD", NotEmpty("notification.smtp_password")),
+    ("NOTIFICATION_SMTP_PORT", Number("notification.smtp_port")),
+    ("NOTIFICATION_SMTP_SERVER", As("notification.smtp_server")),
+    ("NOTIFICATION_SMTP_STARTTLS", As("notification.smtp_starttls")),
     ("NOTIFICATION_SMTP_USER", As("notification.sender")),
     ("PLUGIN_PRIORITIES", As("plugin_priorities")),
     ("RECIPIENT_DELIMITERS", As("recipient_delimiters")),
@@ -251,6 +249,27 @@ mod tests {
         assert!(ours.reject_sender_login_mismatch.list_api_token.is_none());
         assert_eq!(ours.myhostname.as_deref(), Some("mx.example.com"));
         assert_eq!((translation.unknown.len(), translation.remarks.len()), (0, 0));
+    }
+
+    #[test]
+    fn notices_go_through_smtp_when_there_is_a_password() {
+        let (ours, translation) = translated(json!({
+            "NOTIFICATION_SMTP_SERVER": "mail.example.com", "NOTIFICATION_SMTP_PORT": 2587, "NOTIFICATION_SMTP_STARTTLS": false,
+            "NOTIFICATION_SMTP_USER": "no-reply@example.com", "NOTIFICATION_SMTP_PASSWORD": "Kanarienvogel",
+            "NOTIFICATION_RECIPIENTS": ["postmaster@example.com"],
+        }));
+        let notification = &ours.notification;
+        assert_eq!((notification.smtp_server.as_str(), notification.smtp_port), ("mail.example.com", 2587));
+        assert!(!notification.smtp_starttls);
+        assert_eq!(notification.sender, "no-reply@example.com");
+        assert_eq!(notification.submission().map(|password| password.expose()), Some("Kanarienvogel"));
+        assert_eq!((translation.unknown.len(), translation.remarks.len()), (0, 0));
+        // What iRedAPD is installed with: no password, and so the program sendmail.
+        let (ours, translation) = translated(json!({
+            "NOTIFICATION_SMTP_SERVER": "localhost", "NOTIFICATION_SMTP_PORT": 587, "NOTIFICATION_SMTP_STARTTLS": true,
+            "NOTIFICATION_SMTP_PASSWORD": "", "NOTIFICATION_RECIPIENTS": ["root"],
+        }));
+        assert!(ours.notification.submission().is_none() && translation.remarks.is_empty());
     }
 
     #[test]

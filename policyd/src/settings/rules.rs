@@ -1,5 +1,6 @@
 //! The sections of the single rules, and what belongs to them.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use outrider_core::settings::{Findings, Interval, Secret};
@@ -199,15 +200,72 @@ outrider_core::settings! {
 outrider_core::settings! {
     /// Mail to the administrator when a limit is exceeded.
     pub struct NotificationSettings {
-        /// Who gets it; nobody if empty.
+        /// Who gets it; nobody if empty. Through SMTP these must be whole addresses, not names such as "root".
         pub recipients: Vec<String> = vec!["root".to_owned()],
-        /// The program that sends it.
+        /// The program that sends it as long as there is no smtp_password. Postfix' own is set-group-ID, which a unit
+        /// with NoNewPrivileges (the packaged one) does not let work: set smtp_password there.
         pub sendmail: PathBuf = PathBuf::from("/usr/sbin/sendmail"),
-        /// The sender's address.
+        /// The sender's address, and the login at the submission service.
         pub sender: String = "no-reply@localhost.localdomain".to_owned(),
         /// The sender's name.
         pub sender_name: String = "No Reply".to_owned(),
+        /// The submission service, used when smtp_password is set.
+        pub smtp_server: String = "localhost".to_owned(),
+        /// Its port. The first words are in clear and STARTTLS follows; a port for TLS from the first byte (465) is none.
+        pub smtp_port: u16 = 587,
+        /// Log in and send behind STARTTLS only. The certificate must be for smtp_server and signed by an authority of
+        /// the system; without smtp_ca_file any will do at a loopback address, for what is sent there stays on this
+        /// machine and such servers often have a certificate of their own making.
+        pub smtp_starttls: bool = true,
+        /// The password that belongs to the login `sender`, or "file:/PATH" with it; without one the program sendmail
+        /// is used.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub smtp_password: Option<Secret> = None,
+        /// The only authorities that may sign the server's certificate, as a PEM file. It is then verified at loopback
+        /// addresses as well.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub smtp_ca_file: Option<PathBuf> = None,
     }
+}
+
+impl NotificationSettings {
+    /// The password for the submission service, if mail goes there: server, port, login and password must all be set.
+    pub fn submission(&self) -> Option<&Secret> {
+        let complete = !self.smtp_server.is_empty() && self.smtp_port != 0 && !self.sender.is_empty();
+        self.smtp_password.as_ref().filter(|password| complete && !password.is_empty())
+    }
+
+    fn check(&self, findings: &mut Findings) {
+        if self.submission().is_none() || self.recipients.is_empty() {
+            return;
+        }
+        if smtp_address(&self.sender).is_none() {
+            let reason = format!("{:?} is no address that SMTP can carry", self.sender);
+            let way_out = "write a login such as \"no-reply@example.com\", with smtp_password for it";
+            findings.error("notification.sender", reason, way_out);
+        }
+        for recipient in self.recipients.iter().filter(|name| smtp_address(name).is_none()) {
+            let reason = format!("{recipient:?} is no address that SMTP can carry");
+            let way_out =
+                "write \"postmaster@example.com\", or leave out smtp_password to use the program sendmail";
+            findings.error("notification.recipients", reason, way_out);
+        }
+        if self.smtp_starttls && self.smtp_port == 465 {
+            let reason = "this port is for TLS from the first byte, which is not spoken here";
+            findings.warning("notification.smtp_port", reason, "write 587, where STARTTLS is offered");
+        }
+        let local = self.smtp_server.eq_ignore_ascii_case("localhost")
+            || self.smtp_server.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback());
+        if !self.smtp_starttls && !local {
+            let reason = "the password goes over the network for everybody to read";
+            findings.warning("notification.smtp_starttls", reason, "write smtp_starttls = true");
+        }
+    }
+}
+
+/// An address as it can stand in MAIL FROM and RCPT TO. Those that would need SMTPUTF8 (RFC 6531) are none.
+pub(crate) fn smtp_address(text: &str) -> Option<lettre::Address> {
+    text.is_ascii().then(|| text.parse().ok()).flatten()
 }
 
 outrider_core::settings! {
@@ -253,6 +311,7 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
         let reason = "smaller steps never end, larger ones hold others up";
         findings.error("cleanup.batch", reason, "write a number from 10 to 100000; the default is 1000");
     }
+    settings.notification.check(findings);
     let login = &settings.reject_sender_login_mismatch;
     if let Some(endpoint) = login.list_api.as_deref()
         && !endpoint.is_empty()

@@ -48,6 +48,7 @@ pub struct Plan {
     srs: Option<SrsProtocol>,
     selective: bool,
     list: bool,
+    parameters: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -62,6 +63,7 @@ impl Plan {
             srs: None,
             selective: false,
             list: false,
+            parameters: Vec::new(),
         }
     }
 
@@ -76,6 +78,7 @@ impl Plan {
             srs: Some(SrsProtocol::TcpTable),
             selective: false,
             list: false,
+            parameters: Vec::new(),
         }
     }
 
@@ -106,6 +109,12 @@ impl Plan {
     /// Adds the mailing list [`TEAM`].
     pub fn list(mut self) -> Self {
         self.list = true;
+        self
+    }
+
+    /// Sets a parameter of Postfix, whatever it is set to otherwise.
+    pub fn parameter(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.parameters.push((name.to_owned(), value.into()));
         self
     }
 
@@ -172,7 +181,7 @@ impl Site {
             ports.push(port);
             Ok(address)
         };
-        let mut wiring = Wiring::default();
+        let mut wiring = Wiring { extra: plan.parameters.clone(), ..Wiring::default() };
         let (mut policyd, mut srsd, mut contentfilter, mut quota_status) = (None, None, None, None);
         if plan.policyd {
             let address = port()?;
