@@ -1,15 +1,21 @@
 //! Requests of the same moment worked on together.
 //!
 //! A request that comes while nothing is under way is worked on at once and alone. Those that come meanwhile wait and are
-//! the next batch: the busier it is, the larger the batches, and nobody ever waits for others to come. The work
-//! runs in a task of its own, so that it goes on when a requester gives up at its deadline.
+//! the next batch: the busier it is, the larger the batches, and nobody ever waits for others to come. Those who have waited
+//! longer than a batch should take do not wait for one that hangs: another is begun beside it. The work runs in
+//! tasks of its own, so that it goes on when a requester gives up at its deadline.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Who has waited so long begins a batch beside those under way.
+const SLOW: Duration = Duration::from_millis(5);
 
 /// What works on a batch: answers in the order of the requests.
 type Work<Q, A> = dyn Fn(Vec<Q>) -> Pin<Box<dyn Future<Output = Vec<A>> + Send>> + Send + Sync;
@@ -34,7 +40,7 @@ struct Waiting<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
-    /// `work` gets batches of 1 to `most` requests, up to `parallel` of them at once.
+    /// `work` gets batches of 1 to `most` requests, one at a time while they are quick, at most `parallel` at once.
     pub fn new<W, F>(most: usize, parallel: usize, work: W) -> Gather<Q, A>
     where
         W: Fn(Vec<Q>) -> F + Send + Sync + 'static,
@@ -48,19 +54,26 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
 
     /// The answer to one request; `None` if the work on its batch panicked or left it out.
     pub async fn ask(&self, request: Q) -> Option<A> {
-        let (sender, receiver) = oneshot::channel();
-        let is_idle = {
-            let mut waiting = self.shared.lock();
-            waiting.requests.push_back((request, sender));
-            let is_idle = waiting.running < self.shared.parallel;
-            waiting.running += usize::from(is_idle);
-            is_idle
-        };
-        if is_idle {
-            let guard = Running(self.shared.clone());
-            tokio::spawn(async move { guard.0.run().await });
+        let (sender, mut receiver) = oneshot::channel();
+        self.shared.lock().requests.push_back((request, sender));
+        self.begin(1);
+        if let Ok(answer) = timeout(SLOW, &mut receiver).await {
+            return answer.ok();
         }
+        self.begin(self.shared.parallel);
         receiver.await.ok()
+    }
+
+    /// Begins a batch if somebody waits and fewer than `most` are under way.
+    fn begin(&self, most: usize) {
+        {
+            let mut waiting = self.shared.lock();
+            if waiting.running >= most || waiting.requests.is_empty() {
+                return;
+            }
+            waiting.running += 1;
+        }
+        Running::spawn(self.shared.clone());
     }
 }
 
@@ -91,21 +104,38 @@ impl<Q, A> Shared<Q, A> {
 }
 
 /// Counts as running until it is dropped, after a panic too.
-struct Running<Q: Send + 'static, A: Send + 'static>(Arc<Shared<Q, A>>);
+struct Running<Q: Send + 'static, A: Send + 'static> {
+    shared: Arc<Shared<Q, A>>,
+    begun: bool,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Running<Q, A> {
+    /// Works in a task. Not to be called under the lock: a runtime that is shutting down drops the task, and what is in it,
+    /// at once.
+    fn spawn(shared: Arc<Shared<Q, A>>) {
+        let mut running = Running { shared, begun: false };
+        let work = async move {
+            running.begun = true;
+            running.shared.run().await;
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(work);
+        }
+    }
+}
 
 impl<Q: Send + 'static, A: Send + 'static> Drop for Running<Q, A> {
     fn drop(&mut self) {
-        let mut waiting = self.0.lock();
-        // Somebody may have come between the last look at the queue and now, or a panic left others waiting.
-        if waiting.requests.is_empty() {
-            waiting.running -= 1;
-            return;
+        {
+            let mut waiting = self.shared.lock();
+            // A task that never ran belongs to a runtime that is shutting down: another would fare no better.
+            if waiting.requests.is_empty() || !self.begun {
+                waiting.running -= 1;
+                return;
+            }
         }
-        drop(waiting);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let guard = Running(self.0.clone());
-            runtime.spawn(async move { guard.0.run().await });
-        }
+        // Somebody came between the last look at the queue and now, or a panic left others waiting.
+        Running::spawn(self.shared.clone());
     }
 }
 
@@ -153,8 +183,23 @@ mod tests {
         tokio::task::yield_now().await;
         let start = tokio::time::Instant::now();
         assert_eq!(gather.ask(1).await, Some(1));
-        assert_eq!(start.elapsed(), Duration::from_secs(1));
+        assert_eq!(start.elapsed(), Duration::from_secs(1) + SLOW);
         assert_eq!(slow.await.unwrap(), Some(3600));
+    }
+
+    #[test]
+    fn a_runtime_that_ends_ends_the_waiting_too() {
+        let gather = Arc::new(Gather::new(1, 4, |batch: Vec<u32>| async move {
+            std::future::pending::<()>().await;
+            batch
+        }));
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        for number in 0..50 {
+            let gather = gather.clone();
+            runtime.spawn(async move { gather.ask(number).await });
+        }
+        runtime.shutdown_timeout(Duration::from_secs(60));
+        assert!(gather.shared.waiting.try_lock().is_ok());
     }
 
     #[tokio::test]
@@ -180,7 +225,7 @@ mod tests {
                 batch
             }
         });
-        assert!(tokio::time::timeout(Duration::from_millis(1), gather.ask(1)).await.is_err());
+        assert!(timeout(Duration::from_millis(1), gather.ask(1)).await.is_err());
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(done.load(Ordering::Relaxed), 1);
     }

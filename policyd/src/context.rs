@@ -45,7 +45,7 @@ pub struct Context {
     /// Reputation scores that are being asked for; `None` where that failed.
     pub scores: Lookups<Option<i64>>,
     /// First contacts that greylisting remembers.
-    pub new_contacts: NetworkRate,
+    pub new_contacts: Arc<NetworkRate>,
     /// Members of mailing lists.
     pub list_api: Option<ListApi>,
     /// Mail to the administrator.

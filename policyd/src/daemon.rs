@@ -88,7 +88,7 @@ impl Snapshot {
             spf: SpfLookup::new(resolver.clone(), &settings.spf),
             scores: Lookups::new(settings.spf.entries, settings.spf.lifetime.duration()),
             resolver,
-            new_contacts: NetworkRate::new(settings.greylisting.new_contacts_per_minute),
+            new_contacts: Arc::new(NetworkRate::new(settings.greylisting.new_contacts_per_minute)),
             list_api: ListApi::from_settings(&settings.reject_sender_login_mismatch),
             notifier: Notifier::start(&settings.notification),
             clock,

@@ -46,6 +46,14 @@ impl NetworkRate {
         *count += 1;
         true
     }
+
+    /// What was counted last did not take place.
+    pub fn give_back(&self, client: IpAddr) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, count)) = counts.get_mut(&network::of_client(client).addr()) {
+            *count = count.saturating_sub(1);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +80,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(59)).await;
         assert!(!rate.take(ip("192.0.2.1")));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(rate.take(ip("192.0.2.1")));
+        assert!(rate.take(ip("192.0.2.1")) && rate.take(ip("192.0.2.1")));
+        rate.give_back(ip("192.0.2.9"));
+        rate.give_back(ip("198.51.100.1"));
+        assert!(rate.take(ip("192.0.2.1")) && !rate.take(ip("192.0.2.1")));
         assert!((0..1000).all(|_| NetworkRate::new(0).take(ip("192.0.2.1"))));
     }
 }

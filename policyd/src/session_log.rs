@@ -15,8 +15,6 @@ use crate::request::{PolicyRequest, State};
 use crate::settings::SessionLogSettings;
 use crate::store::sessions::{SessionRow, SessionStore};
 
-/// Rows of one transaction at most.
-const BATCH: usize = 512;
 /// How long a first row waits for others. The table has an index over nearly every column: the fewer commits, the less it takes
 /// from those that somebody waits for.
 const GATHERING: Duration = Duration::from_millis(250);
@@ -103,23 +101,23 @@ impl SessionWriter {
     /// Writes rows until `shutdown` asks, and then those that the last requests leave. `store` gives the table of the
     /// settings in force.
     pub(crate) async fn run(mut self, store: impl Fn() -> SessionStore, shutdown: Shutdown) {
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::new();
         loop {
+            let most = store().batch();
             tokio::select! {
-                _ = self.rows.recv_many(&mut batch, BATCH) => {}
+                _ = self.rows.recv_many(&mut batch, most) => {}
                 () = shutdown.wait() => break,
             }
-            if batch.len() < BATCH {
-                tokio::select! {
-                    () = self.gather(&mut batch) => {}
-                    // What has been taken is written before the rest.
-                    () = shutdown.wait() => {}
-                }
+            tokio::select! {
+                () = self.gather(&mut batch, most) => {}
+                // What has been taken is written before the rest.
+                () = shutdown.wait() => {}
             }
             self.write(&batch, &store).await;
             batch.clear();
         }
-        while let Ok(1..) = timeout(LAST_REQUESTS, self.rows.recv_many(&mut batch, BATCH)).await {
+        let most = store().batch();
+        while let Ok(1..) = timeout(LAST_REQUESTS, self.rows.recv_many(&mut batch, most)).await {
             self.write(&batch, &store).await;
             batch.clear();
         }
@@ -127,12 +125,12 @@ impl SessionWriter {
     }
 
     /// Takes more rows, until there are enough or it has been long enough.
-    async fn gather(&mut self, batch: &mut Vec<SessionRow>) {
+    async fn gather(&mut self, batch: &mut Vec<SessionRow>, most: usize) {
         let end = tokio::time::sleep(GATHERING);
         tokio::pin!(end);
-        while batch.len() < BATCH {
+        while batch.len() < most {
             tokio::select! {
-                taken = self.rows.recv_many(batch, BATCH - batch.len()) => if taken == 0 { return },
+                taken = self.rows.recv_many(batch, most - batch.len()) => if taken == 0 { return },
                 () = &mut end => return,
             }
         }

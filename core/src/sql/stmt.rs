@@ -44,7 +44,7 @@ impl Stmt {
 
     /// Whether the statement changes nothing.
     pub(crate) fn only_reads(&self, engine: Engine) -> bool {
-        let sql = self.sql(engine).trim_start();
+        let sql = self.sql(engine).trim_start_matches([' ', '(']);
         sql.get(..6).is_some_and(|verb| verb.eq_ignore_ascii_case("SELECT"))
     }
 

@@ -17,7 +17,7 @@ use crate::context::{Context, RuleError, iredapd};
 use crate::request::PolicyRequest;
 use crate::settings::{GreylistingKey, GreylistingSettings};
 use crate::store::greylisting::Setting;
-use crate::store::triplet::{Seen, Times, Triplet};
+use crate::store::triplet::{Meeting, Seen, Times, Triplet};
 use crate::verdict::{Reply, Verdict};
 
 /// A known client is written down again only when that moves its end by more than this many seconds: known clients
@@ -165,14 +165,27 @@ async fn record(contact: &Contact, context: &Context) -> Result<bool, RuleError>
     let now = context.now();
     let known_until = now.saturating_add_unsigned(settings.passed_lifetime.duration().as_secs());
     let table = || context.counters("greylisting_tracking");
-    let mut seen = store.seen(&triplet).await.map_err(table())?;
-    if let (Some(address), None) = (&contact.address, seen.client_passed) {
+    let mut known_alone = None;
+    if let Some(address) = &contact.address {
         // Who was known before organisations counted is still known.
         let alone = Triplet { client: address.clone(), ..triplet.clone() };
-        let seen_alone = store.seen(&alone).await.map_err(table())?;
-        if seen_alone.client_passed.is_some() {
-            (triplet, seen) = (alone, seen_alone);
+        let seen = store.seen(&alone).await.map_err(table())?;
+        if seen.client_passed.is_some() {
+            triplet = alone;
+            known_alone = Some(Meeting { seen, remembered: true });
         }
+    }
+    let Meeting { seen, remembered } = match known_alone {
+        Some(meeting) => meeting,
+        None => {
+            let share = &context.new_contacts;
+            store.meet(&triplet, times(settings, now), contact.client, share).await.map_err(table())?
+        }
+    };
+    if !remembered {
+        // Beyond its share a network is put off without being remembered: it cannot fill the table.
+        context.metrics.greylisted("flood");
+        return Ok(false);
     }
     let step = next_step(seen, now, known_until);
     match step {
@@ -180,12 +193,8 @@ async fn record(contact: &Contact, context: &Context) -> Result<bool, RuleError>
         Step::KnownClient { renew: true } => {
             store.renew_client(&triplet.client, known_until).await.map_err(table())?;
         }
-        // Beyond its share a network is put off without being remembered: it cannot fill the table.
-        Step::Insert if !context.new_contacts.take(contact.client) => {
-            context.metrics.greylisted("flood");
-            return Ok(false);
-        }
-        Step::Insert => store.insert(&triplet, times(settings, now)).await.map_err(table())?,
+        // Written down already.
+        Step::Insert => {}
         Step::Restart => store.restart(&triplet, times(settings, now)).await.map_err(table())?,
         Step::Count => store.count(&triplet).await.map_err(table())?,
         Step::Pass => store.pass(&triplet, known_until).await.map_err(table())?,

@@ -1,5 +1,6 @@
 //! Throttle counters and greylisting triplets in either of the places where they may be kept.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use outrider_core::clock::SharedClock;
@@ -7,8 +8,9 @@ use outrider_core::sql::DbError;
 
 use super::Stores;
 use super::throttle::{Amount, Counted, ThrottleStore, Tracked};
-use super::triplet::{Seen, Times, Triplet, TripletStore};
+use super::triplet::{Meeting, Seen, Times, Triplet, TripletStore};
 use super::valkey::{Valkey, ValkeyCounters, ValkeyTriplets};
+use crate::network_rate::NetworkRate;
 use crate::settings::{CacheSettings, CounterSettings, CounterStore};
 
 /// Counters and triplets on a Valkey server.
@@ -108,11 +110,25 @@ impl Triplets<'_> {
         }
     }
 
-    /// Records a first contact. If somebody else did at the same moment, that one stays.
-    pub async fn insert(&self, triplet: &Triplet, times: Times) -> Result<(), DbError> {
+    /// What is known about a triplet; a first contact is written down, if `share` allows the client's network one more. If
+    /// somebody else did at the same moment, that one stays.
+    pub async fn meet(
+        &self,
+        triplet: &Triplet,
+        times: Times,
+        client: IpAddr,
+        share: &Arc<NetworkRate>,
+    ) -> Result<Meeting, DbError> {
         match self {
-            Triplets::Sql(store) => store.insert(triplet, times).await,
-            Triplets::Valkey(store) => store.insert(triplet, times).await,
+            Triplets::Sql(store) => store.meet(triplet, times, client, share).await,
+            Triplets::Valkey(store) => {
+                let seen = store.seen(triplet).await?;
+                let remembered = seen != Seen::default() || share.take(client);
+                if seen == Seen::default() && remembered {
+                    store.insert(triplet, times).await?;
+                }
+                Ok(Meeting { seen, remembered })
+            }
         }
     }
 

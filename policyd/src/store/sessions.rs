@@ -1,6 +1,6 @@
 //! Table `smtp_sessions`: what was answered to whom.
 
-use outrider_core::sql::{Db, DbError, Stmt, Value};
+use outrider_core::sql::{Db, DbError, Engine, Stmt, Value};
 
 use super::{Sweep, fit};
 
@@ -72,6 +72,11 @@ impl SessionStore {
     /// The table in this database.
     pub fn new(db: Db) -> SessionStore {
         SessionStore { db }
+    }
+
+    /// Rows that one transaction should hold at most. SQLite has one writer, and others wait for it.
+    pub fn batch(&self) -> usize {
+        if self.db.engine() == Engine::Sqlite { ROWS } else { 8 * ROWS }
     }
 
     /// Forgets rows from before `time` (Unix seconds), going through `batch` rows at a time; how many.

@@ -8,17 +8,31 @@
 //! First contacts are most of what a server without any reputation of its clients has to write down. Those of the same
 //! moment are looked up in one round trip and written in one statement, and each is answered after that is durable.
 
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use outrider_core::gather::Gather;
-use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
+use outrider_core::sql::{Db, DbError, Engine, Row, Stmt, Value};
 
 use super::{Sweep, fit, ignore_duplicate, write};
 use crate::cache::{Cache, CacheMeter};
+use crate::network_rate::NetworkRate;
 use crate::settings::CacheSettings;
 
 /// A passed row of the client and the row of the triplet. Which of the passed rows does not matter: they are renewed
 /// together, and a big provider may have many thousands of them. Values: a number that comes back, the client, the
 /// number, the triplet.
-const SEEN: Stmt = Stmt::same(
+const SEEN: Stmt = Stmt::per_engine(
+    "(SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
+     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) \
+     UNION ALL (SELECT ?, 2, record_expired, block_expired \
+     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?)",
+    "(SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
+     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) \
+     UNION ALL (SELECT ?, 2, record_expired, block_expired \
+     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?)",
+    // SQLite takes no parentheses around the parts of a union, and a limit only within a table.
     "SELECT * FROM (SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
      FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) AS client \
      UNION ALL SELECT ?, 2, record_expired, block_expired \
@@ -79,10 +93,19 @@ const OLDEST: Sweep = Sweep {
     ordered: false,
 };
 
+/// A first contact and the look at what is known in one round trip, where that takes no more locks than the row: MySQL would
+/// lock the neighbourhood of the client's rows, and two clients could block each other.
+const INSERT_UNKNOWN: Stmt = Stmt::same(
+    "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
+     block_expired, record_expired, blocked_count, passed) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? \
+     WHERE NOT EXISTS (SELECT 1 FROM greylisting_tracking WHERE client_address = ? AND passed = 1) \
+     ON CONFLICT DO NOTHING",
+);
+
 /// Triplets of one statement at most: each number of them is a statement that the server keeps prepared.
 const MOST: usize = 16;
-/// Statements of one kind under way at once. With more of them each would hold fewer triplets.
-const LANES: usize = 2;
+/// Batches under way at once when the database is slow.
+const LANES: usize = 4;
 
 /// Sender, recipient and client of a first contact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,16 +142,33 @@ pub struct Times {
     pub record_expired: i64,
 }
 
+/// A contact: what was known before, and whether a first one has been written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meeting {
+    /// What the table knew before.
+    pub seen: Seen,
+    /// Whether there is a row now. Only a first contact of a network that has had its share is not written down.
+    pub remembered: bool,
+}
+
 /// The three values that name a row: sender, recipient, client.
 type Key = [Value; 3];
 /// The columns of a new row.
 type NewRow = Vec<Value>;
 
+/// A contact that waits for its turn.
+struct Contact {
+    key: Key,
+    row: NewRow,
+    client: IpAddr,
+    share: Arc<NetworkRate>,
+}
+
 /// The table.
 pub struct TripletStore {
     db: Db,
     reads: Gather<Key, Result<Seen, DbError>>,
-    inserts: Gather<NewRow, Result<(), DbError>>,
+    contacts: Gather<Contact, Result<Meeting, DbError>>,
     /// Clients known to have passed, and when one of their rows is to be forgotten.
     known: Cache<String, i64>,
 }
@@ -142,9 +182,9 @@ impl TripletStore {
                 let db = reader.clone();
                 async move { look_up(&db, &keys).await }
             }),
-            inserts: Gather::new(MOST, LANES, move |rows| {
+            contacts: Gather::new(MOST, LANES, move |contacts| {
                 let db = writer.clone();
-                async move { insert(&db, rows).await }
+                async move { meet(&db, contacts).await }
             }),
             known: Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration()),
             db,
@@ -162,21 +202,47 @@ impl TripletStore {
     /// # Errors
     /// See [`DbError`]; so for all functions here.
     pub async fn seen(&self, triplet: &Triplet) -> Result<Seen, DbError> {
-        let client = fit(&triplet.client, 40);
-        let known = |until| Seen { client_passed: Some(until), triplet: None };
+        let ask = async { self.reads.ask(key(triplet)).await.unwrap_or_else(given_up) };
+        let with_row = async { ask.await.map(|seen| Meeting { seen, remembered: true }) };
+        Ok(self.remembering(fit(&triplet.client, 40), with_row).await?.seen)
+    }
+
+    /// The same, and a first contact is written down, if `share` allows the client's network one more. If somebody else
+    /// did at the same moment, that row stays.
+    pub async fn meet(
+        &self,
+        triplet: &Triplet,
+        times: Times,
+        client: IpAddr,
+        share: &Arc<NetworkRate>,
+    ) -> Result<Meeting, DbError> {
+        let contact =
+            || Contact { key: key(triplet), row: new_row(triplet, times), client, share: share.clone() };
+        let ask = async { self.contacts.ask(contact()).await.unwrap_or_else(given_up) };
+        self.remembering(fit(&triplet.client, 40), ask).await
+    }
+
+    /// Asks unless the client is known to have passed.
+    async fn remembering(
+        &self,
+        client: &str,
+        ask: impl Future<Output = Result<Meeting, DbError>>,
+    ) -> Result<Meeting, DbError> {
+        let known =
+            |until| Meeting { seen: Seen { client_passed: Some(until), triplet: None }, remembered: true };
         if let Some(until) = self.known.fresh(client) {
             return Ok(known(until));
         }
-        let seen = match self.reads.ask(key(triplet)).await.unwrap_or_else(given_up) {
+        let meeting = match ask.await {
             Err(error) if error.is_temporary() => {
                 return self.known.stale(client).map(known).ok_or(error);
             }
             other => other?,
         };
-        if let Some(until) = seen.client_passed {
+        if let Some(until) = meeting.seen.client_passed {
             self.known.put(client.to_owned(), until);
         }
-        Ok(seen)
+        Ok(meeting)
     }
 
     /// Remembers a client that has passed until `record_expired`.
@@ -200,21 +266,6 @@ impl TripletStore {
             Some(surplus @ 1..) if most > 0 => OLDEST.run_until(&self.db, 0, batch, surplus).await,
             _ => Ok(0),
         }
-    }
-
-    /// Records a first contact. If somebody else did at the same moment, that row stays.
-    pub async fn insert(&self, triplet: &Triplet, times: Times) -> Result<(), DbError> {
-        let mut row = Vec::from(key(triplet));
-        row.extend([
-            fit(&triplet.sender_domain, 255).into(),
-            fit(&triplet.recipient_domain, 255).into(),
-            times.init.into(),
-            times.block_expired.into(),
-            times.record_expired.into(),
-            1.into(),
-            0.into(),
-        ]);
-        self.inserts.ask(row).await.unwrap_or_else(given_up)
     }
 
     /// Makes a forgotten triplet a first contact again.
@@ -246,6 +297,20 @@ impl TripletStore {
     }
 }
 
+fn new_row(triplet: &Triplet, times: Times) -> NewRow {
+    let mut row = Vec::from(key(triplet));
+    row.extend([
+        fit(&triplet.sender_domain, 255).into(),
+        fit(&triplet.recipient_domain, 255).into(),
+        times.init.into(),
+        times.block_expired.into(),
+        times.record_expired.into(),
+        1.into(),
+        0.into(),
+    ]);
+    row
+}
+
 fn key(triplet: &Triplet) -> Key {
     [fit(&triplet.sender, 255).into(), fit(&triplet.recipient, 255).into(), fit(&triplet.client, 40).into()]
 }
@@ -253,6 +318,52 @@ fn key(triplet: &Triplet) -> Key {
 /// The batch that the request was part of has panicked.
 fn given_up<T>() -> Result<T, DbError> {
     Err(DbError::TryAgain("the statement was given up".to_owned()))
+}
+
+/// Looks all of them up and writes down those of whom nothing is known.
+async fn meet(db: &Db, contacts: Vec<Contact>) -> Vec<Result<Meeting, DbError>> {
+    if let [contact] = contacts.as_slice()
+        && db.engine() != Engine::MySql
+        && contact.share.take(contact.client)
+    {
+        match insert_unknown(db, contact).await {
+            Ok(true) => return vec![Ok(Meeting { seen: Seen::default(), remembered: true })],
+            Ok(false) => contact.share.give_back(contact.client),
+            Err(error) => return vec![Err(error)],
+        }
+    }
+    let keys: Vec<Key> = contacts.iter().map(|contact| contact.key.clone()).collect();
+    let mut meetings: Vec<_> = look_up(db, &keys)
+        .await
+        .into_iter()
+        .zip(&contacts)
+        .map(|(seen, contact)| {
+            seen.map(|seen| {
+                let remembered = seen != Seen::default() || contact.share.take(contact.client);
+                Meeting { seen, remembered }
+            })
+        })
+        .collect();
+    let is_new = |meeting: &Result<Meeting, DbError>| matches!(meeting, Ok(Meeting { seen, remembered: true }) if *seen == Seen::default());
+    let new = std::iter::zip(contacts, &meetings).filter(|(_, meeting)| is_new(meeting));
+    let rows: Vec<NewRow> = new.map(|(contact, _)| contact.row).collect();
+    if rows.is_empty() {
+        return meetings;
+    }
+    let written = insert(db, rows).await;
+    for (meeting, written) in meetings.iter_mut().filter(|meeting| is_new(meeting)).zip(written) {
+        if let Err(error) = written {
+            *meeting = Err(error);
+        }
+    }
+    meetings
+}
+
+/// Whether nothing was known of the client and the triplet, so that a row was made.
+async fn insert_unknown(db: &Db, contact: &Contact) -> Result<bool, DbError> {
+    let mut args = contact.row.clone();
+    args.push(contact.key[2].clone());
+    Ok(write(db, &INSERT_UNKNOWN, &args).await?.rows_affected > 0)
 }
 
 async fn look_up(db: &Db, keys: &[Key]) -> Vec<Result<Seen, DbError>> {

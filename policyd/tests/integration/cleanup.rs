@@ -39,7 +39,7 @@ pub(crate) async fn old_rows_go_and_others_stay(world: &World) {
         ("SELECT COUNT(*) FROM throttle_tracking WHERE account = 'new'", 1),
         ("SELECT COUNT(*) FROM throttle_tracking", 1),
         ("SELECT COUNT(*) FROM senderscore_cache", 2),
-        ("SELECT COUNT(*) FROM smtp_sessions", 1),
+        ("SELECT COUNT(*) FROM smtp_sessions WHERE action = ''", 1),
     ] {
         assert_eq!(world.numbers(&world.iredapd, sql).await, [[expected]], "{sql}");
     }

@@ -1,10 +1,12 @@
 //! Counters and triplets on a Valkey or Redis server.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use outrider_core::daemon::Daemon as _;
 use outrider_core::settings::Interval;
 use outrider_policyd::Settings;
+use outrider_policyd::network_rate::NetworkRate;
 use outrider_policyd::settings::OnFailure;
 use outrider_policyd::store::triplet::{Times, Triplet};
 use outrider_policyd::store::valkey::ValkeyTriplets;
@@ -116,6 +118,7 @@ pub(crate) async fn triplets_of_one_client_are_bounded(world: &World) {
     world.empty().await;
     let stores = world.stores();
     let store = stores.triplets();
+    let (client, share) = ("203.0.113.10".parse().expect("an address"), Arc::new(NetworkRate::new(0)));
     let write = async |number: usize, init: i64| {
         let triplet = Triplet {
             sender: format!("{number}@sender.test"),
@@ -125,7 +128,7 @@ pub(crate) async fn triplets_of_one_client_are_bounded(world: &World) {
             client: "203.0.113.10".into(),
         };
         let times = Times { init, block_expired: init + 900, record_expired: init + DAY };
-        store.insert(&triplet, times).await.expect("written");
+        store.meet(&triplet, times, client, &share).await.expect("written");
     };
     let most = ValkeyTriplets::MOST;
     for start in (0..most + 500).step_by(500) {
