@@ -93,7 +93,7 @@ struct Contact {
 
 /// With `fold` every number in the local part becomes `#`: mailing lists and bulk senders write one that changes with each
 /// message or each try (VERP, BATV), and would be strangers for ever.
-fn sender_key(sender: &str, fold: bool) -> String {
+pub(crate) fn sender_key(sender: &str, fold: bool) -> String {
     let Some((local, domain)) = address::split_first(sender).filter(|_| fold) else {
         return sender.to_owned();
     };
