@@ -15,6 +15,9 @@ use crate::store::fit;
 
 static PAGE: LazyLock<Script> = LazyLock::new(|| script(include_str!("page.lua")));
 
+/// A triplet's name, block_expired, record_expired, blocked_count and init.
+type Entry = (Vec<u8>, i64, i64, i64, i64);
+
 /// Clients asked about at once.
 const AT_ONCE: usize = 16;
 /// Pages of one client: it cannot have more triplets than fit.
@@ -113,8 +116,7 @@ impl ValkeyTriplets {
         for _ in 0..MOST_PAGES {
             let mut script = PAGE.key(self.key(client, "triplets"));
             script.arg(&cursor).arg(pattern).arg(STEP);
-            let (next, page): (String, Vec<(Vec<u8>, i64, i64, i64, i64)>) =
-                self.server().run(&script).await?;
+            let (next, page): (String, Vec<Entry>) = self.server().run(&script).await?;
             for (name, block_expired, record_expired, blocked_count, init) in page {
                 let name = String::from_utf8(name).ok();
                 let Some((sender, recipient)) = name.as_deref().and_then(parts) else { continue };
