@@ -243,6 +243,23 @@ async fn threat_t19_senders_are_compared_after_normalising() {
         request.push(("sasl_username", login));
         assert_eq!(ask(&daemon, &request).await, expected, "{sender} {login}");
     }
+    // Quoted forms, where addresses that iRedAPD does not know are checked.
+    let checking = world
+        .daemon_with(&["reject_null_sender", "reject_sender_login_mismatch"], |settings| {
+            settings.invalid_address = outrider_policyd::settings::InvalidAddress::Check;
+        })
+        .await;
+    for (sender, login, expected) in [
+        ("\"Alice\"@example.com", "alice@example.com", "DUNNO"),
+        ("\"alice+tag\"@example.com", "alice@example.com", "DUNNO"),
+        ("\"alice \"@example.com", "alice@example.com", mismatch),
+        ("\"alice@example.com\"@elsewhere.test", "alice@example.com", mismatch),
+        ("\"alice\"@example.com", "", forged),
+    ] {
+        let mut request = arrival(sender, "pal@remote.test", "203.0.113.10");
+        request.push(("sasl_username", login));
+        assert_eq!(ask(&checking, &request).await, expected, "{sender} {login}");
+    }
 }
 
 /// T32: 200 clients ask about other domains while the server of one domain never answers: nobody waits for it.
