@@ -12,6 +12,7 @@ mod fixes;
 mod greylisting;
 mod ldap;
 mod ldap_threats;
+mod log;
 mod reload;
 mod threats;
 mod throttle;
