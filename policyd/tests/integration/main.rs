@@ -13,6 +13,7 @@ mod greylisting;
 mod ldap;
 mod ldap_threats;
 mod log;
+mod metrics;
 mod reload;
 mod threats;
 mod throttle;
@@ -48,6 +49,7 @@ async fn run_everywhere(world: &World) {
     Box::pin(whitelist_domains::daemons_look_them_up_at_once(world)).await;
     Box::pin(whitelist_domains::one_of_several_hosts_wins(world)).await;
     fixes::everything_upstream_gets_wrong_in_tables(world).await;
+    metrics::have_the_names_that_alerts_know(world).await;
     threats::threat_t13_values_are_never_code(world).await;
     threats::threat_t14_odd_clocks_and_rows(world).await;
     threats::threat_t34_rows_with_nulls_and_nonsense(world).await;
@@ -105,6 +107,7 @@ async fn valkey_server() {
     administration::contacts_of_pools_are_found(&world).await;
     Box::pin(administration::whitelisted_clients_are_forgotten(&world)).await;
     administration::threat_t37_listings_pass_over_nonsense(&world).await;
+    metrics::have_the_names_that_alerts_know(&world).await;
     valkey::counters_go_by_themselves(&world).await;
     valkey::the_life_of_a_client(&world).await;
     valkey::first_contacts_at_once_are_one(&world).await;

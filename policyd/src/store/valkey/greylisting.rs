@@ -11,7 +11,7 @@ use redis::Script;
 
 use super::connection::Valkey;
 use super::{script, time_to_live};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheMeter};
 use crate::settings::CacheSettings;
 use crate::store::fit;
 use crate::store::triplet::{Seen, Times, Triplet};
@@ -38,6 +38,11 @@ impl ValkeyTriplets {
     pub fn new(server: Arc<Valkey>, cache: &CacheSettings, clock: SharedClock) -> ValkeyTriplets {
         let lifetime = cache.lifetime.duration();
         ValkeyTriplets { server, clock, known: Cache::new(cache.entries, lifetime, lifetime) }
+    }
+
+    /// Counts how useful the memory is from now on.
+    pub(crate) fn measure(&self, meter: CacheMeter) {
+        self.known.measure(meter);
     }
 
     pub(super) fn server(&self) -> &Valkey {
