@@ -1,5 +1,5 @@
 //! What an administrator asks of the policy service's tables, without the daemon: the same settings, the same
-//! databases, the same decisions.
+//! databases and Valkey server, the same decisions.
 
 mod explain;
 pub mod tracking;
@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use outrider_core::clock::SharedClock;
 use outrider_core::daemon::StartError;
-use outrider_core::directory::write::{AccountError, Rules, ThrottleKind};
+use outrider_core::directory::write::{AccountError, AccountKey, Rules, ThrottleKind};
 use outrider_core::metrics::Metrics;
-use outrider_core::sql::{Db, DbError, Stmt};
+use outrider_core::sql::{Db, DbError, Row, Stmt};
 
 pub use crate::cleanup::Swept;
 pub use explain::{Counted, Counter, Effect, Explanation, Part, Subject};
@@ -24,7 +24,7 @@ use crate::settings::Settings;
 use crate::store::rdns::RdnsStore;
 use crate::store::senderscore::SenderscoreStore;
 use crate::whitelist_domains::{self, Domains, Refreshed};
-use tracking::{Tracked, Whose};
+use tracking::{Answer, Whose};
 
 /// The tables of the policy service, open for an administrator.
 pub struct Administration {
@@ -123,11 +123,60 @@ impl Administration {
         explain::explain(&self.snapshot.context, &self.snapshot.rules, kind, subject).await
     }
 
-    /// The newest triplets of somebody, at most `limit`.
+    /// The newest contacts of somebody, at most `limit`.
     ///
     /// # Errors
     /// See [`DbError`].
-    pub async fn triplets(&self, whose: &Whose, limit: u32) -> Result<Vec<Tracked>, DbError> {
-        tracking::triplets(&self.snapshot.iredapd, whose, limit).await
+    pub async fn tracked(&self, whose: &Whose, limit: u32) -> Result<Answer, DbError> {
+        tracking::tracked(&self.snapshot.context, &self.snapshot.iredapd, whose, limit).await
+    }
+
+    /// Where counters and contacts are kept, without a password.
+    pub fn counters_place(&self) -> String {
+        match &self.snapshot.context.stores.valkey {
+            Some(valkey) => valkey.server.place().to_owned(),
+            None => self.snapshot.iredapd.place().to_owned(),
+        }
+    }
+
+    /// Forgets what limits of these kinds have counted under a key (a user, a client, `a.b.c.*`); how many counters there
+    /// were.
+    ///
+    /// # Errors
+    /// If the limits or the counters cannot be reached.
+    pub async fn reset_throttle(&self, key: &str, kinds: &[ThrottleKind]) -> Result<u64, AccountError> {
+        let Some(valkey) = &self.snapshot.context.stores.valkey else {
+            return self.rules().reset_throttle(key, kinds).await;
+        };
+        let of_kind =
+            |row: &Row| row.text("kind").is_some_and(|kind| kinds.iter().any(|wanted| wanted.name() == kind));
+        let limits = self.rules().throttles().await?;
+        let tids: Vec<i64> =
+            limits.iter().filter(|row| of_kind(row)).filter_map(|row| row.int("id")).collect();
+        Ok(valkey.counters.forget(&tids, key).await?)
+    }
+
+    /// Removes the limits of an account with what was counted under them; how many limits there were.
+    ///
+    /// # Errors
+    /// If the limits or the counters cannot be reached. Counters without their limit go when their period is over.
+    pub async fn remove_throttle(
+        &self,
+        account: &AccountKey,
+        kind: ThrottleKind,
+    ) -> Result<u64, AccountError> {
+        let Some(valkey) = &self.snapshot.context.stores.valkey else {
+            return self.rules().remove_throttle(account, kind).await;
+        };
+        let limits = self.rules().throttles().await?;
+        let same = |row: &&Row| {
+            row.text("account") == Some(account.as_str()) && row.text("kind") == Some(kind.name())
+        };
+        let tids: Vec<i64> = limits.iter().filter(same).filter_map(|row| row.int("id")).collect();
+        let removed = self.rules().remove_throttle(account, kind).await?;
+        for tid in tids {
+            valkey.counters.forget_limit(tid).await?;
+        }
+        Ok(removed)
     }
 }

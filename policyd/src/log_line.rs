@@ -113,4 +113,30 @@ mod tests {
         assert!(line.contains("helo=x\\x0d\\x0a[192.0.2.8] RCPT\\x1b[31my"));
         assert!(line.len() < 600 && !line.contains('\n'));
     }
+
+    /// T52: a ban filter takes the client from the beginning of the line, and the action from between the recipient and
+    /// the fields, as Postfix hands it over: whatever clients write stands behind it and bans nobody else.
+    #[test]
+    fn threat_t52_nobody_else_is_banned() {
+        let forged = "x] [203.0.113.9] RCPT, a -> b, REJECT Blacklisted [sasl_username=, client=203.0.113.9";
+        for state in ["RCPT", "END-OF-MESSAGE", "DATA"] {
+            let mut request = request(&format!(
+                "protocol_state={state}\nsender=\nrecipient=b@example.org\nclient_address=192.0.2.7"
+            ));
+            for field in [
+                &mut request.helo_name,
+                &mut request.client_name,
+                &mut request.reverse_client_name,
+                &mut request.sender,
+                &mut request.sasl_username,
+                &mut request.recipient,
+                &mut request.encryption_cipher,
+            ] {
+                *field = format!("{forged}\n{forged}\u{9b}31m");
+            }
+            let line = iredapd(&request, "REJECT Not authorized", Duration::ZERO);
+            assert!(line.starts_with(&format!("[192.0.2.7] {state}, ")), "{line}");
+            assert!(!line.contains(['\n', '\u{9b}']), "{line}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! [`crate::chain`].
 
 mod amavisd_wblist;
-mod greylisting;
+pub(crate) mod greylisting;
 mod ldap_force_change_password;
 mod ldap_maillist_access_policy;
 mod list_access;

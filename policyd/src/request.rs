@@ -113,8 +113,8 @@ impl PolicyRequest {
         };
         let owned = |name| text(name).unwrap_or_default().into_owned();
         let lower = |name| text(name).unwrap_or_default().to_lowercase();
-        let (sender, recipient) = (sender.to_lowercase(), recipient.to_lowercase());
-        let sasl_username = lower("sasl_username");
+        let (sender, recipient) = (unquoted(sender.to_lowercase()), unquoted(recipient.to_lowercase()));
+        let sasl_username = unquoted(lower("sasl_username"));
         let client_address = owned("client_address");
         let without_ext =
             |address| address::without_extension(address, &settings.recipient_delimiters).into_owned();
@@ -165,6 +165,18 @@ fn first_invalid(request: &Request) -> Option<(&'static str, String)> {
         }
     }
     None
+}
+
+/// `"anna"@example.com` is another spelling of `anna@example.com` (RFC 5321 section 4.1.2). Local parts that need their
+/// quotation marks keep them.
+fn unquoted(address: String) -> String {
+    let Some((local, domain)) = address.strip_prefix('"').and_then(|rest| rest.split_once("\"@")) else {
+        return address;
+    };
+    let plain = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
+    let needless =
+        local.chars().all(plain) && local.split('.').all(|atom| !atom.is_empty()) && !domain.contains('@');
+    if needless { format!("{local}@{domain}") } else { address }
 }
 
 fn known_state(text: &str) -> Option<State> {
@@ -249,6 +261,24 @@ pub(crate) mod tests {
             PolicyRequest::parse(&wire("protocol_state=RCPT\nsender=o'b@x.example\nrecipient=r"), &settings);
         let Parsed::Ready(request) = parsed else { panic!("{parsed:?}") };
         assert_eq!((request.sender_domain.as_str(), request.recipient_domain.as_str()), ("x.example", "r"));
+    }
+
+    #[test]
+    fn quotation_marks_that_nobody_needs() {
+        for (address, expected) in [
+            ("\"a.b\"@example.com", "a.b@example.com"),
+            ("\"o'b+x\"@example.com", "o'b+x@example.com"),
+            ("\"a b\"@example.com", "\"a b\"@example.com"),
+            ("\"a@evil.test\"@example.com", "\"a@evil.test\"@example.com"),
+            ("\"a\\\"b\"@example.com", "\"a\\\"b\"@example.com"),
+            ("\"a.\"@example.com", "\"a.\"@example.com"),
+            ("\"\"@example.com", "\"\"@example.com"),
+            ("\"a\"@evil.test@example.com", "\"a\"@evil.test@example.com"),
+            ("\"a@example.com", "\"a@example.com"),
+            ("a@example.com", "a@example.com"),
+        ] {
+            assert_eq!(unquoted(address.to_owned()), expected);
+        }
     }
 
     #[test]

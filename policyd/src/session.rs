@@ -98,13 +98,6 @@ impl Policyd {
         let settings = &snapshot.context.settings;
         if log::style() == LogStyle::Iredapd {
             tracing::info!(line = log_line::iredapd(request, action, elapsed));
-        } else if check == "none" {
-            tracing::debug!(
-                event = "answer",
-                action,
-                client = request.client_address,
-                elapsed_ms = millis(elapsed)
-            );
         } else {
             tracing::info!(
                 event = "answer",

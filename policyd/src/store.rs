@@ -61,7 +61,10 @@ impl Stores {
     /// Measures all caches from now on; `meter` makes the meter of a name.
     pub fn measure(&self, meter: &dyn Fn(&'static str) -> CacheMeter) {
         self.greylisting.measure(meter);
-        self.triplets.measure(meter("known_clients"));
+        match &self.valkey {
+            Some(valkey) => valkey.triplets.measure(meter("known_clients")),
+            None => self.triplets.measure(meter("known_clients")),
+        }
         self.throttle.measure(meter("throttle"));
         self.wblist.measure(meter("wblist"));
         self.rdns.measure(meter("wblist_rdns"));

@@ -106,7 +106,7 @@ pub(crate) async fn refresh(
         _ => None,
     });
     let hosts: Vec<&str> = new.flatten().map(String::as_str).filter(|one| !one.contains('/')).collect();
-    tracking::forget_clients(iredapd, &hosts).await?;
+    tracking::forget_clients(context, iredapd, &hosts).await?;
     Ok(done)
 }
 

@@ -10,6 +10,7 @@ use outrider_core::schema::Database;
 use outrider_core::settings::{self, Interval};
 use outrider_core::sql::{DatabaseSettings, Db};
 use outrider_policyd::admin::Administration;
+use outrider_policyd::settings::CounterStore;
 use outrider_policyd::{Policyd, Settings};
 
 use super::failure::{Failure, Outcome};
@@ -63,6 +64,21 @@ impl Desk {
             eprintln!("outrider: directly on {}", db.place());
         }
     }
+
+    /// Says where counters and contacts are kept, in the database or beside it.
+    pub(crate) fn say_where_counters(&self) {
+        if !self.quiet && !self.json {
+            eprintln!("outrider: directly on {}", self.admin.counters_place());
+        }
+    }
+
+    /// Says on which database the command works, and where counters are kept if that is elsewhere.
+    pub(crate) fn say_where_both(&self) {
+        self.say_where(self.admin.iredapd());
+        if self.settings.counters.store == CounterStore::Valkey {
+            self.say_where_counters();
+        }
+    }
 }
 
 /// Opens the tables and does something with them.
@@ -81,6 +97,8 @@ fn open_and<F: Future<Output = Outcome>>(place: &Place, work: impl FnOnce(Desk) 
     let mut settings = settings_in(&place.config)?;
     settings.database.acquire_timeout = settings.database.acquire_timeout.max(CONNECTION);
     settings.database.statement_timeout = settings.database.statement_timeout.max(ANSWER);
+    settings.counters.connect_timeout = settings.counters.connect_timeout.max(CONNECTION);
+    settings.counters.response_timeout = settings.counters.response_timeout.max(ANSWER);
     // No mail is sent from here, whatever is found.
     settings.notification.recipients.clear();
     let state = state_directory(&settings, place.state_directory.as_deref(), &STATE.map(Path::new))?;

@@ -7,7 +7,9 @@ use clap::Subcommand;
 use outrider_core::address;
 use outrider_core::directory::write::AccountKey;
 use outrider_core::lookup::Form;
-use outrider_policyd::admin::tracking::Whose;
+use outrider_core::network;
+use outrider_policyd::admin::tracking::{Answer, Tracked, Whose};
+use outrider_policyd::settings::GreylistingKey;
 use serde::Serialize;
 
 use super::desk::{self, Desk, Place};
@@ -18,7 +20,8 @@ use crate::exit;
 
 /// Greylisting: rules, whitelists, and what is known about a contact
 ///
-/// Works on the database itself, with the settings of policyd; no daemon has to run.
+/// Works on the database itself (and the Valkey server, where contacts are kept on one), with the settings of policyd; no
+/// daemon has to run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -61,8 +64,13 @@ enum Verb {
         list: bool,
     },
     /// Show what is known about the contacts of a client, an address or a domain
+    ///
+    /// With greylisting.key = "organization" many clients count as one and stand under a key instead of an address:
+    /// name:example.com (their reverse names lie in this domain), spf:example.com (this domain of senders lists them in its
+    /// SPF record), or their network, 198.51.100.0/24 or 2001:db8:1:2::/64. Asked for a client's address, its network is
+    /// shown too; what stands under a domain has to be asked for by that key.
     Tracking {
-        /// Client's address, mail address, or @domain
+        /// Client's address, network, name:DOMAIN or spf:DOMAIN; mail address, or @domain
         whose: String,
         /// How many contacts to show, the newest first
         #[arg(long, default_value_t = 100, value_name = "N")]
@@ -236,6 +244,14 @@ fn whose(typed: &str, delimiters: &[String]) -> Result<Whose, Failure> {
     if let Ok(client) = text.parse::<IpAddr>() {
         return Ok(Whose::Client(client));
     }
+    if let Some(network) = network::parse_strict(&text) {
+        return Ok(Whose::Network(network));
+    }
+    for kind in ["name:", "spf:"] {
+        if let Some(domain) = text.strip_prefix(kind).and_then(input::domain) {
+            return Ok(Whose::Pool(format!("{kind}{domain}")));
+        }
+    }
     if text.starts_with('@')
         && let Some(domain) = input::domain(&text)
     {
@@ -245,41 +261,60 @@ fn whose(typed: &str, delimiters: &[String]) -> Result<Whose, Failure> {
     if text.contains('@') && !text.starts_with('@') {
         return Ok(Whose::Address(address::without_extension(&text, delimiters).into_owned()));
     }
-    let text = format!("\"{}\" is neither a client's address nor user@domain nor @domain", printable(typed));
+    let text = format!(
+        "\"{}\" is neither a client (address, network, name:domain, spf:domain) nor user@domain nor @domain",
+        printable(typed)
+    );
     Err(Failure::data(text))
 }
 
-async fn tracking(desk: Desk, typed: &str, limit: u32) -> Outcome {
-    #[derive(Serialize)]
-    struct Contact {
-        sender: String,
-        recipient: String,
-        client_address: String,
-        state: &'static str,
-        init_time: i64,
-        block_expired: i64,
-        record_expired: i64,
-        blocked_count: i64,
+/// A contact as it is told; `null` for what is not kept of a client that has passed.
+#[derive(Serialize)]
+struct Told {
+    sender: Option<String>,
+    recipient: Option<String>,
+    client_address: String,
+    state: &'static str,
+    init_time: Option<i64>,
+    block_expired: Option<i64>,
+    record_expired: i64,
+    blocked_count: Option<i64>,
+}
+
+impl Told {
+    fn new(one: Tracked, now: i64) -> Told {
+        let block_expired = one.contact.as_ref().map(|contact| contact.block_expired);
+        let state = match (one.passed, now > one.record_expired) {
+            (true, _) => "passed",
+            (false, true) => "over",
+            (false, false) if block_expired.is_some_and(|end| now < end) => "blocked",
+            (false, false) => "may come",
+        };
+        let (init_time, blocked_count) =
+            one.contact.as_ref().map(|contact| (contact.init_time, contact.blocked_count)).unzip();
+        let (sender, recipient) = one.contact.map(|contact| (contact.sender, contact.recipient)).unzip();
+        Told {
+            sender,
+            recipient,
+            client_address: one.client_address,
+            state,
+            init_time,
+            block_expired,
+            record_expired: one.record_expired,
+            blocked_count,
+        }
     }
+}
+
+async fn tracking(desk: Desk, typed: &str, limit: u32) -> Outcome {
     let whose = whose(typed, desk.admin.recipient_delimiters())?;
-    desk.say_where(desk.admin.iredapd());
+    desk.say_where_counters();
     let now = desk.admin.now();
-    let contact = |one: outrider_policyd::admin::tracking::Tracked| Contact {
-        state: match (one.passed, now > one.record_expired, now < one.block_expired) {
-            (true, ..) => "passed",
-            (false, true, _) => "over",
-            (false, false, true) => "blocked",
-            (false, false, false) => "may come",
-        },
-        sender: one.sender,
-        recipient: one.recipient,
-        client_address: one.client_address,
-        init_time: one.init_time,
-        block_expired: one.block_expired,
-        record_expired: one.record_expired,
-        blocked_count: one.blocked_count,
-    };
-    let contacts: Vec<Contact> = desk.admin.triplets(&whose, limit).await?.into_iter().map(contact).collect();
+    let answer = desk.admin.tracked(&whose, limit).await?;
+    for note in notes(&answer, &whose, &desk) {
+        eprintln!("outrider: {note}");
+    }
+    let contacts: Vec<Told> = answer.tracked.into_iter().map(|one| Told::new(one, now)).collect();
     print(desk.json, &contacts, || {
         let mut table = Table::new(&[
             "CLIENT",
@@ -291,22 +326,43 @@ async fn tracking(desk: Desk, typed: &str, limit: u32) -> Outcome {
             "KEPT UNTIL",
             "REFUSED",
         ]);
+        let time = |time: Option<i64>| time.map_or("-".to_owned(), moment);
         for one in &contacts {
-            let sender = if one.sender.is_empty() { "<>" } else { &one.sender };
+            let sender =
+                one.sender.as_deref().map_or("-", |sender| if sender.is_empty() { "<>" } else { sender });
             table.row(&[
                 &one.client_address,
                 &sender,
-                &one.recipient,
+                &one.recipient.as_deref().unwrap_or("-"),
                 &one.state,
-                &moment(one.init_time),
-                &moment(one.block_expired),
+                &time(one.init_time),
+                &time(one.block_expired),
                 &moment(one.record_expired),
-                &one.blocked_count,
+                &one.blocked_count.map_or("-".to_owned(), |count| count.to_string()),
             ]);
         }
         table.to_string()
     })?;
     Ok(if contacts.is_empty() { exit::NEGATIVE } else { 0 })
+}
+
+/// What the answer does not hold.
+fn notes(answer: &Answer, whose: &Whose, desk: &Desk) -> Vec<&'static str> {
+    let pools = desk.settings.greylisting.key == GreylistingKey::Organization;
+    [
+        (
+            answer.without_passed,
+            "of clients that have passed the Valkey server keeps no senders and recipients: ask for them by client",
+        ),
+        (answer.cut, "the search ended before all keys were looked at: there may be more"),
+        (
+            pools && matches!(whose, Whose::Client(_)),
+            "clients may also stand under name:DOMAIN or spf:DOMAIN: ask for these, or for the sender",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(so, note)| so.then_some(note))
+    .collect()
 }
 
 #[cfg(test)]
@@ -322,6 +378,12 @@ mod tests {
             ("User+Box@Example.com", address("user@example.com")),
             ("o'brien@example.com", address("o'brien@example.com")),
             ("@Example.com", Some(Whose::Domain("example.com".into()))),
+            ("198.51.100.0/24", Some(Whose::Network("198.51.100.0/24".parse().unwrap()))),
+            ("2001:DB8:1:2::/64", Some(Whose::Network("2001:db8:1:2::/64".parse().unwrap()))),
+            ("name:Big.co.uk", Some(Whose::Pool("name:big.co.uk".into()))),
+            ("spf:example.com", Some(Whose::Pool("spf:example.com".into()))),
+            ("198.51.100.7/24", None),
+            ("name:", None),
             ("example.com", None),
             ("@", None),
         ] {

@@ -18,7 +18,7 @@ use crate::exit;
 /// Limits on message size, recipients, messages and bytes of a period
 ///
 /// A number may be -1 or "inherit" (a less telling row decides), 0 or "unlimited", or a limit. Works on the database
-/// itself, with the settings of policyd; no daemon has to run.
+/// itself (and the Valkey server, where counters are kept on one), with the settings of policyd; no daemon has to run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -262,10 +262,10 @@ async fn set_limits(desk: Desk, set: &Set) -> Outcome {
 async fn delete(desk: Desk, typed: &str, kind: Option<Kind>) -> Outcome {
     let account = account(typed)?;
     input::confirm(desk.yes, &format!("Remove the limits of {account} and what was counted?"))?;
-    desk.say_where(desk.admin.iredapd());
+    desk.say_where_both();
     let mut removed = 0;
     for kind in kinds(kind) {
-        removed += desk.admin.rules().remove_throttle(&account, kind).await?;
+        removed += desk.admin.remove_throttle(&account, kind).await?;
     }
     print(desk.json, &json!({ "account": account.as_str(), "removed": removed }), || {
         format!("removed {removed} rows of {account}")
@@ -301,8 +301,8 @@ async fn reset(desk: Desk, typed: &str, kind: Option<Kind>) -> Outcome {
     let wanted = |form| matches!(form, Form::Address | Form::Ip | Form::WildcardIp);
     let key = input::key(typed, wanted, "counter: write user@domain, a client's address or a.b.c.*")?;
     input::confirm(desk.yes, &format!("Forget what was counted for {key}?"))?;
-    desk.say_where(desk.admin.iredapd());
-    let removed = desk.admin.rules().reset_throttle(key.as_str(), &kinds(kind)).await?;
+    desk.say_where_both();
+    let removed = desk.admin.reset_throttle(key.as_str(), &kinds(kind)).await?;
     print(desk.json, &json!({ "key": key.as_str(), "removed": removed }), || {
         format!("forgot {removed} counters of {key}")
     })?;

@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 /// Explains the limits.
 pub(super) async fn show(desk: Desk, arguments: &Arguments) -> Outcome {
     let subject = subject(arguments, desk.admin.recipient_delimiters())?;
-    desk.say_where(desk.admin.iredapd());
+    desk.say_where_both();
     let mut explanations = Vec::new();
     for kind in kinds(arguments.kind) {
         explanations.push(desk.admin.explain_throttle(kind, &subject).await?);

@@ -198,7 +198,9 @@ pub(crate) fn contacts_are_found_by_whoever_had_them(ground: &Ground) {
          block_expired, record_expired, blocked_count, passed) VALUES \
          ('s@one.test', 'r@example.com', '192.0.2.7', 'one.test', 'example.com', 100, 200, 4000000000, 3, 1), \
          ('s@two.test', 'r@example.com', '192.0.2.8', 'two.test', 'example.com', 101, 4000000000, 4000000001, 1, 0), \
-         ('', 'x@example.com', '192.0.2.8', '', 'example.com', 102, 200, 300, 1, 0)",
+         ('', 'x@example.com', '192.0.2.8', '', 'example.com', 102, 200, 300, 1, 0), \
+         ('s@pool.test', 'r@pool.test', '198.51.100.0/24', 'pool.test', 'pool.test', 103, 200, 300, 1, 0), \
+         ('t@pool.test', 'r@pool.test', 'name:big.co.uk', 'pool.test', 'pool.test', 104, 200, 4000000000, 1, 0)",
     );
     for (whose, states) in [
         ("192.0.2.7", &["passed"][..]),
@@ -206,6 +208,9 @@ pub(crate) fn contacts_are_found_by_whoever_had_them(ground: &Ground) {
         ("R+box@example.com", &["blocked", "passed"]),
         ("s@two.test", &["blocked"]),
         ("@example.com", &["over", "blocked", "passed"]),
+        ("198.51.100.7", &["over"]),
+        ("198.51.100.0/24", &["over"]),
+        ("name:Big.co.uk", &["may come"]),
     ] {
         let found = ground.json(&format!("greylist tracking {whose}"));
         let found: Vec<&str> =
@@ -215,4 +220,6 @@ pub(crate) fn contacts_are_found_by_whoever_had_them(ground: &Ground) {
     assert_eq!(ground.json("greylist tracking --limit 1 @example.com").as_array().unwrap().len(), 1);
     assert_eq!(ground.call("greylist tracking 192.0.2.1").code, 1);
     assert_eq!(ground.call("greylist tracking nobody").code, 65);
+    assert_eq!(ground.call("greylist tracking spf:big.co.uk").code, 1);
+    assert_eq!(ground.call("greylist tracking 198.51.100.7/24").code, 65, "no network");
 }

@@ -8,6 +8,7 @@ use outrider_core::sql::{DatabaseSettings, Db, Stmt};
 use outrider_tests::dns_server::DnsServer;
 use outrider_tests::folder::Folder;
 use outrider_tests::store::Store;
+use outrider_tests::valkey::Valkey;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -42,14 +43,23 @@ pub(crate) struct Ground {
 
 impl Ground {
     pub(crate) fn sqlite() -> Ground {
-        Ground::new(None)
+        Ground::new(None, "")
     }
 
     pub(crate) fn server(store: Box<dyn Store>) -> Ground {
-        Ground::new(Some(store))
+        Ground::new(Some(store), "")
     }
 
-    fn new(store: Option<Box<dyn Store>>) -> Ground {
+    /// Tables in SQLite, counters and contacts on this server.
+    pub(crate) fn with_valkey(server: &Valkey) -> Ground {
+        let counters = format!(
+            "[counters]\nstore = \"valkey\"\nurl = \"{}\"\n[greylisting]\nkey = \"organization\"\n",
+            server.url()
+        );
+        Ground::new(None, &counters)
+    }
+
+    fn new(store: Option<Box<dyn Store>>, further: &str) -> Ground {
         let folder = Folder::new("verbs").unwrap();
         let dns = DnsServer::start().unwrap();
         let mut text =
@@ -65,6 +75,7 @@ impl Ground {
             settings.iredapd = Some(url("iredapd").parse().unwrap());
             settings.vmail = Some(url("vmail").parse().unwrap());
         }
+        text.push_str(further);
         folder.write("policyd.toml", &text).unwrap();
         std::fs::set_permissions(
             folder.path().join("policyd.toml"),

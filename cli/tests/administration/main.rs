@@ -9,11 +9,13 @@ mod ground;
 mod lists;
 mod maintenance;
 mod throttle;
+mod valkey;
 mod wrapper;
 
 use ground::Ground;
 use outrider_tests::mariadb::MariaDb;
 use outrider_tests::postgres::Postgres;
+use outrider_tests::valkey::Valkey;
 
 fn run_everywhere(ground: &Ground) {
     greylist::rules_are_made_listed_and_removed(ground);
@@ -54,6 +56,19 @@ fn postgres() {
         return;
     }
     run_everywhere(&Ground::server(Box::new(Postgres::start().unwrap())));
+}
+
+#[test]
+fn valkey_server() {
+    if !Valkey::is_installed() {
+        eprintln!("skipped: neither Valkey nor Redis is installed");
+        return;
+    }
+    let mut server = Valkey::start().unwrap();
+    let ground = Ground::with_valkey(&server);
+    valkey::counters_are_shown_and_forgotten(&ground, &server);
+    valkey::contacts_are_shown_as_far_as_they_are_kept(&ground, &server);
+    valkey::a_server_that_is_away_is_named(&ground, &mut server);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use outrider_core::sql::DbError;
 use crate::context::{Context, RuleError};
 use crate::limit::{Effective, Limit, account_keys};
 use crate::store::throttle::{Limits, Tracked};
+use crate::store::valkey::Standing;
 
 /// Whom a question about limits is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,33 +118,52 @@ pub(super) async fn explain(
         }
     });
     let tracked = effective.tracked(user, client);
-    let counters = counters(rules, tracked, context.now()).await?;
+    let counters = counters(context, rules, tracked).await?;
     Ok(Explanation { kind, real_user, limits: limits.to_vec(), counters, rows })
 }
 
-async fn counters(rules: &Rules, tracked: Vec<Tracked>, now: i64) -> Result<Vec<Counter>, RuleError> {
+async fn counters(
+    context: &Context,
+    rules: &Rules,
+    tracked: Vec<Tracked>,
+) -> Result<Vec<Counter>, RuleError> {
+    let standing = match &context.stores.valkey {
+        Some(valkey) => {
+            valkey.counters.look(&tracked).await.map_err(context.counters("throttle_tracking"))?
+        }
+        None => in_table(rules, &tracked).await?,
+    };
+    let now = context.now();
+    let counter = |(tracked, standing): (Tracked, Option<Standing>)| {
+        let counted = standing.and_then(|Standing { init, messages, bytes }| {
+            let until = init.saturating_add(tracked.period);
+            (until >= now).then_some(Counted { messages, bytes, since: init, until })
+        });
+        Counter { tracked, counted }
+    };
+    Ok(tracked.into_iter().zip(standing).map(counter).collect())
+}
+
+async fn in_table(rules: &Rules, tracked: &[Tracked]) -> Result<Vec<Option<Standing>>, RuleError> {
     let tids: Vec<i64> = tracked.iter().map(|one| one.tid).collect();
     let keys: Vec<String> = tracked.iter().map(|one| one.key.clone()).collect();
     let rows = rules.throttle_counters(&tids, &keys).await.map_err(|error| match error {
         AccountError::Database(cause) => table("throttle_tracking")(cause),
         other => table("throttle_tracking")(DbError::Refused(other.to_string())),
     })?;
-    let counted = |one: &Tracked| {
+    let standing = |one: &Tracked| {
         // Of doubles on PostgreSQL the newest counts.
         let row = rows.iter().rev().find(|row| {
             row.int("tid") == Some(one.tid)
                 && row.text("account").is_some_and(|account| account.eq_ignore_ascii_case(&one.key))
         })?;
-        let since = row.int("init_time")?;
-        let until = since.saturating_add(one.period);
-        (until >= now).then(|| Counted {
+        Some(Standing {
+            init: row.int("init_time")?,
             messages: row.int("cur_msgs").unwrap_or(0),
             bytes: row.int("cur_quota").unwrap_or(0),
-            since,
-            until,
         })
     };
-    Ok(tracked.into_iter().map(|one| Counter { counted: counted(&one), tracked: one }).collect())
+    Ok(tracked.iter().map(standing).collect())
 }
 
 fn table(table: &'static str) -> impl FnOnce(DbError) -> RuleError {

@@ -53,7 +53,7 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     let by_organization = settings.greylisting.key == GreylistingKey::Organization;
     let mut spf_domain = None;
     if (settings.greylisting.bypass_spf || by_organization)
-        && request.sender_domain != settings.srs_domain
+        && !request.sender_domain.eq_ignore_ascii_case(&settings.srs_domain)
         && context.spf.lists(&request.sender_domain, client, context.dns_patience(request)).await
     {
         if settings.greylisting.bypass_spf {
@@ -93,7 +93,7 @@ struct Contact {
 
 /// With `fold` every number in the local part becomes `#`: mailing lists and bulk senders write one that changes with each
 /// message or each try (VERP, BATV), and would be strangers for ever.
-fn sender_key(sender: &str, fold: bool) -> String {
+pub(crate) fn sender_key(sender: &str, fold: bool) -> String {
     let Some((local, domain)) = address::split_first(sender).filter(|_| fold) else {
         return sender.to_owned();
     };

@@ -133,6 +133,10 @@ pub const NAMES: &[(&str, Meaning)] = &[
     ("vmail_db_user", Installation),
 ];
 
+/// What names begin with that files of old releases still hold: iRedAPD itself passes over them.
+const REMOVED: [&str; 3] = ["iredadmin_db_", "log_file", "log_rotate_"];
+const NO_LONGER_READ: Meaning = Dropped("iRedAPD no longer reads it");
+
 /// iRedAPD's settings in our words.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Translation {
@@ -148,11 +152,14 @@ pub struct Translation {
 pub fn translate(settings: &Map<String, Value>) -> Translation {
     let mut translation = Translation::default();
     for (name, value) in settings {
-        let Some((_, meaning)) = NAMES.iter().find(|(known, _)| known == name) else {
+        let known = NAMES.iter().find(|(known, _)| known == name).map(|(_, meaning)| *meaning);
+        let Some(meaning) =
+            known.or(REMOVED.iter().any(|begin| name.starts_with(begin)).then_some(NO_LONGER_READ))
+        else {
             translation.unknown.push(name.clone());
             continue;
         };
-        match convert(*meaning, value) {
+        match convert(meaning, value) {
             Ok(Some((key, value))) => insert(&mut translation.settings, key, value),
             Ok(None) => {}
             Err(remark) => translation.remarks.push(format!("{name}: {remark}")),
@@ -274,10 +281,14 @@ mod tests {
 
     #[test]
     fn what_is_not_taken_over_is_named() {
-        let settings = json!({"SPAM_TRAP_ACCOUNTS": [], "srs_secrets": ["x"], "DNS_QUERY_TIMEOUT": "soon"});
+        let settings = json!({
+            "SPAM_TRAP_ACCOUNTS": [], "srs_secrets": ["x"], "DNS_QUERY_TIMEOUT": "soon", "log_file": "/var/log/x",
+            "iredadmin_db_name": "iredadmin", "log_rotate_keep": 3,
+        });
         let translation = translate(settings.as_object().unwrap());
         assert_eq!(translation.unknown, ["SPAM_TRAP_ACCOUNTS"]);
-        assert_eq!(translation.remarks.len(), 2);
+        assert_eq!(translation.remarks.len(), 5);
+        assert!(translation.remarks.contains(&"log_file: iRedAPD no longer reads it".to_owned()));
         assert!(translation.settings.is_empty());
     }
 

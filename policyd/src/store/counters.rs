@@ -17,8 +17,8 @@ use crate::settings::{CacheSettings, CounterSettings, CounterStore};
 pub struct ValkeyStores {
     /// The server.
     pub server: Arc<Valkey>,
-    counters: ValkeyCounters,
-    triplets: ValkeyTriplets,
+    pub(crate) counters: ValkeyCounters,
+    pub(crate) triplets: ValkeyTriplets,
 }
 
 impl ValkeyStores {

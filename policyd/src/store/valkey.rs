@@ -21,11 +21,14 @@
 
 mod connection;
 mod greylisting;
+mod listing;
+mod scan;
 mod throttle;
 
 pub use connection::Valkey;
 pub use greylisting::ValkeyTriplets;
-pub use throttle::ValkeyCounters;
+pub use listing::{Found, Waiting};
+pub use throttle::{Standing, ValkeyCounters};
 
 /// Seconds for which a key outlives what stands in it, so that hosts whose clocks differ a little see the same.
 const SLACK: i64 = 60;

@@ -176,8 +176,9 @@ async fn threat_t33_greylisting_believes_only_what_is_about_the_name_it_asked_fo
     }
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     // Chains end, each name asked no more often than the attempts allow.
-    let chain = dns.asked("test").into_iter().filter(|question| question.name.starts_with("chain")).count();
-    assert!((8..=40).contains(&chain), "{chain}");
+    let chain: Vec<String> = dns.asked("test").into_iter().map(|question| question.name).collect();
+    let chain: Vec<&String> = chain.iter().filter(|name| name.starts_with("chain")).collect();
+    assert!((8..=40).contains(&chain.len()), "{chain:?}");
     for name in ["loop1.test", "loop2.test", "self.test", "ring.test", "stump.test", "pointer.test"] {
         let asked = dns.asked(name).len();
         assert!((1..=40).contains(&asked), "{name}: {asked}");

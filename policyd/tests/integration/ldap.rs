@@ -64,7 +64,7 @@ async fn rules_about_an_ldap_tree() {
     access_to_lists(&world, &server).await;
     ages_of_passwords(&world, &server).await;
     senders_of_a_login(&world, &server).await;
-    odd_names(&world, &server).await;
+    threat_t13_names_are_never_filters(&world, &server).await;
     an_outage(&world, &mut server).await;
 }
 
@@ -229,7 +229,7 @@ async fn list_service() -> (String, Arc<Mutex<Vec<String>>>) {
 }
 
 /// Text that would be a filter or the name of an entry if it were not escaped finds nothing and breaks nothing.
-async fn odd_names(world: &World, server: &Slapd) {
+async fn threat_t13_names_are_never_filters(world: &World, server: &Slapd) {
     use outrider_policyd::settings::InvalidAddress;
     for plugin in
         ["ldap_maillist_access_policy", "ldap_force_change_password", "reject_sender_login_mismatch"]

@@ -3,6 +3,7 @@
 //! What depends on the database runs on SQLite, MariaDB and PostgreSQL alike, one test a server so that each is
 //! started once; a failing check says its name.
 
+mod administration;
 mod cleanup;
 mod conversation;
 mod dns_threats;
@@ -11,6 +12,8 @@ mod fixes;
 mod greylisting;
 mod ldap;
 mod ldap_threats;
+mod log;
+mod metrics;
 mod reload;
 mod threats;
 mod throttle;
@@ -38,10 +41,15 @@ async fn run_everywhere(world: &World) {
     greylisting::known_addresses_stay_known_when_organizations_count(world).await;
     greylisting::what_spf_lists_is_one_pool(world).await;
     greylisting::threat_t15_floods_fill_no_table(world).await;
+    administration::counters_are_shown_and_forgotten(world).await;
+    Box::pin(administration::contacts_are_found(world)).await;
+    administration::contacts_of_pools_are_found(world).await;
+    Box::pin(administration::whitelisted_clients_are_forgotten(world)).await;
     cleanup::old_rows_go_and_others_stay(world).await;
     Box::pin(whitelist_domains::daemons_look_them_up_at_once(world)).await;
     Box::pin(whitelist_domains::one_of_several_hosts_wins(world)).await;
     fixes::everything_upstream_gets_wrong_in_tables(world).await;
+    metrics::have_the_names_that_alerts_know(world).await;
     threats::threat_t13_values_are_never_code(world).await;
     threats::threat_t14_odd_clocks_and_rows(world).await;
     threats::threat_t34_rows_with_nulls_and_nonsense(world).await;
@@ -94,6 +102,12 @@ async fn valkey_server() {
     throttle::notifies_once_a_period(&world).await;
     throttle::three_daemons_share_a_limit(&world).await;
     threats::threat_t14_clocks_back_and_forth(&world).await;
+    administration::counters_are_shown_and_forgotten(&world).await;
+    Box::pin(administration::contacts_are_found(&world)).await;
+    administration::contacts_of_pools_are_found(&world).await;
+    Box::pin(administration::whitelisted_clients_are_forgotten(&world)).await;
+    administration::threat_t37_listings_pass_over_nonsense(&world).await;
+    metrics::have_the_names_that_alerts_know(&world).await;
     valkey::counters_go_by_themselves(&world).await;
     valkey::the_life_of_a_client(&world).await;
     valkey::first_contacts_at_once_are_one(&world).await;

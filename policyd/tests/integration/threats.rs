@@ -137,6 +137,68 @@ pub(crate) async fn threat_t34_rows_with_nulls_and_nonsense(world: &World) {
 }
 
 #[tokio::test]
+async fn threat_t11_attributes_are_taken_for_what_they_are() {
+    let world = World::sqlite().await;
+    let daemon = world.daemon(&["reject_null_sender", "reject_sender_login_mismatch"]).await;
+    let null = "REJECT Policy rejection due to null sender";
+    let mismatch = "REJECT Sender is not same as SMTP authenticate username";
+    // A login with the null sender: what is refused when it is read rightly.
+    let good = "protocol_state=RCPT\nsender=\nrecipient=pal@remote.test\nsasl_username=a@example.com\n";
+    let invalid = |name: &str, value: &str| format!("DUNNO Error: Invalid {name} address: {value}");
+    let table: Vec<(Vec<u8>, String)> = vec![
+        // The last of repeated attributes; a line is split at its first =; names are what they are.
+        (format!("{good}sender=b@example.com\n").into(), mismatch.into()),
+        (format!("sender=b@example.com\n{good}").into(), null.into()),
+        (format!("{good}protocol_state=DATA\n").into(), "DUNNO".into()),
+        (format!("protocol_state=DATA\n{good}").into(), null.into()),
+        (format!("{good}sasl_username=\n").into(), "DUNNO".into()),
+        (format!("{good}helo_name=a=b\nsasl_username=b@example.com=c\n").into(), null.into()),
+        (
+            format!("{good}Sender=b@example.com\n sender=b@example.com\nsender =b@example.com\n").into(),
+            null.into(),
+        ),
+        (format!("{good}=b@example.com\nsender\nsender:b@example.com\n").into(), null.into()),
+        // request= may be missing or anything.
+        (format!("request=smtpd_access_policy\n{good}").into(), null.into()),
+        (format!("request=\nrequest=something else\n{good}").into(), null.into()),
+        // Nothing to decide upon.
+        (b"".to_vec(), "DUNNO".into()),
+        (b"no attribute\n".to_vec(), "DUNNO".into()),
+        (b"request=smtpd_access_policy\n".to_vec(), "DUNNO".into()),
+        (good.replace("RCPT", "").into(), "DUNNO".into()),
+        (good.replace("RCPT", "RCPT\0").into(), "DUNNO".into()),
+        (good.replace("RCPT", "HOLIDAY").into(), "DUNNO".into()),
+        (good.replace("sender=\n", "").into(), "DUNNO".into()),
+        // NUL and control bytes are of no address, and do not come back as they are.
+        (good.replace("sender=", "sender=\0a@example.com").into(), invalid("sender", " a@example.com")),
+        (
+            good.replace("sender=", "sender=A\r\u{1b}[2J@example.com").into(),
+            invalid("sender", "a  [2j@example.com"),
+        ),
+        (good.replace("pal@", "pal\0@").into(), invalid("recipient", "pal @remote.test")),
+        (good.replace("a@example.com", "a\0@example.com").into(), invalid("sasl_username", "a @example.com")),
+        ([good.as_bytes(), b"helo_name=\0\xff\x1b[31m\rsender=b@example.com\n"].concat(), null.into()),
+    ];
+    for (bytes, expected) in table {
+        let shown = String::from_utf8_lossy(&bytes).into_owned();
+        let mut client = Client::connect(&daemon);
+        client.send(&[bytes.as_slice(), b"\n", good.as_bytes(), b"\n"].concat()).await;
+        assert_eq!(client.answer().await.as_deref(), Some(expected.as_str()), "{shown:?}");
+        assert_eq!(client.answer().await.as_deref(), Some(null), "nothing is left over: {shown:?}");
+    }
+    // As many attributes as Postfix never sends end the connection; others go on.
+    let mut crowd = Client::connect(&daemon);
+    let flood = tokio::spawn(async move {
+        crowd.send(format!("{good}\n{good}{}", "x=y\n".repeat(201)).as_bytes()).await;
+        (crowd.answer().await, crowd.answer().await)
+    });
+    assert_eq!(flood.await.expect("no panic"), (Some(null.to_owned()), None));
+    let mut client = Client::connect(&daemon);
+    client.send(format!("{good}\n").as_bytes()).await;
+    assert_eq!(client.answer().await.as_deref(), Some(null));
+}
+
+#[tokio::test]
 async fn threat_t12_an_answer_is_one_line() {
     let world = World::sqlite().await;
     let daemon = world.daemon(&["reject_null_sender"]).await;
@@ -180,6 +242,23 @@ async fn threat_t19_senders_are_compared_after_normalising() {
         let mut request = arrival(sender, "pal@remote.test", "203.0.113.10");
         request.push(("sasl_username", login));
         assert_eq!(ask(&daemon, &request).await, expected, "{sender} {login}");
+    }
+    // Quoted forms, where addresses that iRedAPD does not know are checked.
+    let checking = world
+        .daemon_with(&["reject_null_sender", "reject_sender_login_mismatch"], |settings| {
+            settings.invalid_address = outrider_policyd::settings::InvalidAddress::Check;
+        })
+        .await;
+    for (sender, login, expected) in [
+        ("\"Alice\"@example.com", "alice@example.com", "DUNNO"),
+        ("\"alice+tag\"@example.com", "alice@example.com", "DUNNO"),
+        ("\"alice \"@example.com", "alice@example.com", mismatch),
+        ("\"alice@example.com\"@elsewhere.test", "alice@example.com", mismatch),
+        ("\"alice\"@example.com", "", forged),
+    ] {
+        let mut request = arrival(sender, "pal@remote.test", "203.0.113.10");
+        request.push(("sasl_username", login));
+        assert_eq!(ask(&checking, &request).await, expected, "{sender} {login}");
     }
 }
 

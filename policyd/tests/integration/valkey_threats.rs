@@ -5,12 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use outrider_core::daemon::Daemon as _;
+use outrider_core::directory::write::ThrottleKind;
 use outrider_core::settings::{Interval, Secret};
 use outrider_policyd::Settings;
+use outrider_policyd::admin::Subject;
+use outrider_policyd::admin::tracking::Whose;
 use outrider_tests::valkey::Valkey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use crate::administration;
 use crate::valkey::{back, contact, greylisting};
 use crate::world::{Client, NOW, Service, World, arrival, ask, submission};
 
@@ -256,6 +260,26 @@ async fn threat_t37_a_login_that_is_needed_wrong_or_refused_later() {
     server(&["SET", COUNTER, "text"]);
     assert_eq!(ask(&daemon, &message).await, "DUNNO");
     assert!(is_up(&daemon));
+    // An administrator needs no more either.
+    let admin = administration::open(&world, |settings| {
+        settings.counters.user = "policyd".to_owned();
+        settings.counters.password = Secret::new("Policy-1");
+    })
+    .await;
+    let subject = Subject { user: "a@example.com".to_owned(), client: String::new() };
+    let explained = admin.explain_throttle(ThrottleKind::Outbound, &subject).await.expect("explained");
+    assert_eq!(explained.counters[0].counted.map(|counted| counted.messages), Some(1));
+    // The client, which is known for all the time passed above, and its new contact.
+    for (whose, found) in
+        [(Whose::Address("alice@example.com".into()), 1), (Whose::Client([203, 0, 113, 10].into()), 2)]
+    {
+        assert_eq!(
+            admin.tracked(&whose, 10).await.map(|answer| answer.tracked.len()),
+            Ok(found),
+            "{whose:?}"
+        );
+    }
+    assert_eq!(admin.reset_throttle("a@example.com", &ThrottleKind::ALL).await, Ok(1));
     // It loses a right, and the right to be there; then it gets both back.
     assert_eq!(server(&["ACL", "SETUSER", "policyd", "-hset"]), "+OK");
     assert_eq!(ask(&daemon, &message).await, DEFER);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use outrider_core::clock::TestClock;
 use outrider_core::daemon::{Daemon, Environment, Peer, Shutdown, ShutdownTrigger};
+use outrider_core::metrics::Metrics;
 use outrider_core::policy_session::{self, SessionLimits};
 use outrider_core::schema::Database;
 use outrider_core::settings::Interval;
@@ -196,16 +197,18 @@ impl World {
         change(&mut settings);
         let mut env = Environment::system("policyd", self.folder.path().to_owned());
         env.clock = self.clock.clone();
+        let metrics = env.metrics.clone();
         let daemon = Arc::new(Policyd::start(Arc::new(settings), env).await.expect("started"));
         let (stop, shutdown) = Shutdown::new();
         tokio::spawn(daemon.clone().background(shutdown));
-        Service { daemon, stop }
+        Service { daemon, metrics, stop }
     }
 }
 
 /// A daemon in this process; it stops, and gives its database connections back, when it is dropped.
 pub(crate) struct Service {
     daemon: Arc<Policyd>,
+    pub(crate) metrics: Arc<Metrics>,
     stop: ShutdownTrigger,
 }
 

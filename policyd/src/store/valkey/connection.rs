@@ -113,6 +113,11 @@ impl Valkey {
         Ok(valkey)
     }
 
+    /// Its address, without a password.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
     /// Whether it answered the last time it was asked.
     pub fn health(&self) -> DependencyHealth {
         DependencyHealth {

@@ -11,7 +11,7 @@ use redis::Script;
 
 use super::connection::Valkey;
 use super::{script, time_to_live};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheMeter};
 use crate::settings::CacheSettings;
 use crate::store::fit;
 use crate::store::triplet::{Seen, Times, Triplet};
@@ -40,7 +40,16 @@ impl ValkeyTriplets {
         ValkeyTriplets { server, clock, known: Cache::new(cache.entries, lifetime, lifetime) }
     }
 
-    fn key(&self, client: &str, what: &str) -> String {
+    /// Counts how useful the memory is from now on.
+    pub(crate) fn measure(&self, meter: CacheMeter) {
+        self.known.measure(meter);
+    }
+
+    pub(super) fn server(&self) -> &Valkey {
+        &self.server
+    }
+
+    pub(super) fn key(&self, client: &str, what: &str) -> String {
         self.server.key(&format!("greylisting:{{{}}}:{what}", fit(client, 40)))
     }
 
@@ -53,19 +62,29 @@ impl ValkeyTriplets {
         if let Some(until) = self.known.fresh(client) {
             return Ok(Seen { client_passed: Some(until), triplet: None });
         }
+        let (client_passed, triplet) = self.look(client, &field(triplet)).await?;
+        if let Some(until) = client_passed {
+            self.known.put(client.to_owned(), until);
+        }
+        Ok(Seen { client_passed, triplet })
+    }
+
+    /// Until when a client is known, and the triplet of this name.
+    async fn look(&self, client: &str, name: &str) -> Result<(Option<i64>, Option<(i64, i64)>), DbError> {
         let mut script = SEEN.key(self.key(client, "passed"));
-        script.key(self.key(client, "triplets")).arg(field(triplet));
+        script.key(self.key(client, "triplets")).arg(name);
         let answer: Vec<i64> = self.server.run(&script).await?;
         let &[passed, block_expired, record_expired] = answer.as_slice() else {
             return Err(DbError::Refused("the answer of the greylisting script makes no sense".to_owned()));
         };
         // A key may be there for a moment longer than what it says.
         let client_passed = (passed >= self.clock.unix_seconds()).then_some(passed);
-        if let Some(until) = client_passed {
-            self.known.put(client.to_owned(), until);
-        }
-        let triplet = (block_expired >= 0).then_some((block_expired, record_expired));
-        Ok(Seen { client_passed, triplet })
+        Ok((client_passed, (block_expired >= 0).then_some((block_expired, record_expired))))
+    }
+
+    /// Until when a client is known on the server now, if it is.
+    pub async fn known_until(&self, client: &str) -> Result<Option<i64>, DbError> {
+        Ok(self.look(fit(client, 40), "").await?.0)
     }
 
     /// Records a first contact. If somebody else did at the same moment, that one stays.

@@ -1,0 +1,2 @@
+-- Forgets KEYS; how many there were.
+return redis.call('DEL', unpack(KEYS))
