@@ -114,6 +114,10 @@ pub struct DnsSetupError(#[from] NetError);
 
 /// Aliases of aliases that are followed within one answer.
 const MAX_ALIASES: usize = 16;
+/// Pauses before a question is asked again whose connection was lost.
+const LOST_CONNECTION: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(200)];
+
 /// More records than any honest name has of one type; the rest of an answer is dropped.
 const MAX_RECORDS: usize = 256;
 
@@ -165,11 +169,23 @@ impl HickoryResolver {
         kind: RecordType,
         pick: impl Fn(&RData) -> Option<T> + Send,
     ) -> Result<Vec<T>, DnsError> {
-        let answer = tokio::time::timeout(self.timeout, self.inner.lookup(name.clone(), kind)).await;
+        let answer = tokio::time::timeout(self.timeout, self.lookup(&name, kind)).await;
         let lookup: Lookup = answer.map_err(|_| DnsError::Timeout)?.map_err(|error| classify(&error))?;
         let about_it = about(&name, lookup.message());
         let records: Vec<T> = about_it.filter_map(|record| pick(&record.data)).take(MAX_RECORDS).collect();
         if records.is_empty() { Err(DnsError::NoData) } else { Ok(records) }
+    }
+
+    /// Asks again when the connection was lost. Long answers come over one TCP connection for all questions; a server that
+    /// closes it because of one of them would else leave the others without an answer.
+    async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Lookup, NetError> {
+        for pause in LOST_CONNECTION {
+            match self.inner.lookup(name.clone(), kind).await {
+                Err(NetError::Io(_) | NetError::NoConnections) => tokio::time::sleep(pause).await,
+                other => return other,
+            }
+        }
+        self.inner.lookup(name.clone(), kind).await
     }
 }
 

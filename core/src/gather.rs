@@ -15,7 +15,21 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// Who has waited so long begins a batch beside those under way.
-const SLOW: Duration = Duration::from_millis(5);
+pub const SLOW: Duration = Duration::from_millis(5);
+
+/// Batches under way at once, each at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lanes {
+    /// While they are quick: the fewer, the larger they are.
+    pub quick: usize,
+    /// When one takes longer than [`SLOW`].
+    pub slow: usize,
+}
+
+impl Lanes {
+    /// One batch after the other, however long each takes.
+    pub const ONE: Lanes = Lanes { quick: 1, slow: 1 };
+}
 
 /// What works on a batch: answers in the order of the requests.
 type Work<Q, A> = dyn Fn(Vec<Q>) -> Pin<Box<dyn Future<Output = Vec<A>> + Send>> + Send + Sync;
@@ -30,7 +44,7 @@ struct Shared<Q, A> {
     /// Requests of one batch at most.
     most: usize,
     /// Batches under way at once, at most.
-    parallel: usize,
+    lanes: Lanes,
     work: Box<Work<Q, A>>,
 }
 
@@ -40,8 +54,8 @@ struct Waiting<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
-    /// `work` gets batches of 1 to `most` requests, one at a time while they are quick, at most `parallel` at once.
-    pub fn new<W, F>(most: usize, parallel: usize, work: W) -> Gather<Q, A>
+    /// `work` gets batches of 1 to `most` requests, so many at once as `lanes` says.
+    pub fn new<W, F>(most: usize, lanes: Lanes, work: W) -> Gather<Q, A>
     where
         W: Fn(Vec<Q>) -> F + Send + Sync + 'static,
         F: Future<Output = Vec<A>> + Send + 'static,
@@ -49,18 +63,18 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
         let waiting = Mutex::new(Waiting { requests: VecDeque::new(), running: 0 });
         let work =
             Box::new(move |batch| -> Pin<Box<dyn Future<Output = Vec<A>> + Send>> { Box::pin(work(batch)) });
-        Gather { shared: Arc::new(Shared { waiting, most: most.max(1), parallel: parallel.max(1), work }) }
+        Gather { shared: Arc::new(Shared { waiting, most: most.max(1), lanes, work }) }
     }
 
     /// The answer to one request; `None` if the work on its batch panicked or left it out.
     pub async fn ask(&self, request: Q) -> Option<A> {
         let (sender, mut receiver) = oneshot::channel();
         self.shared.lock().requests.push_back((request, sender));
-        self.begin(1);
+        self.begin(self.shared.lanes.quick);
         if let Ok(answer) = timeout(SLOW, &mut receiver).await {
             return answer.ok();
         }
-        self.begin(self.shared.parallel);
+        self.begin(self.shared.lanes.slow);
         receiver.await.ok()
     }
 
@@ -149,7 +163,7 @@ mod tests {
     async fn who_comes_meanwhile_is_the_next_batch() {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let seen = sizes.clone();
-        let gather = Arc::new(Gather::new(4, 1, move |batch: Vec<u32>| {
+        let gather = Arc::new(Gather::new(4, Lanes::ONE, move |batch: Vec<u32>| {
             seen.lock().unwrap().push(batch.len());
             async move {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -172,7 +186,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_that_hangs_leaves_the_other_lane_free() {
-        let gather = Arc::new(Gather::new(1, 2, |batch: Vec<u64>| async move {
+        let gather = Arc::new(Gather::new(1, Lanes { quick: 1, slow: 2 }, |batch: Vec<u64>| async move {
             tokio::time::sleep(Duration::from_secs(batch[0])).await;
             batch
         }));
@@ -189,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_runtime_that_ends_ends_the_waiting_too() {
-        let gather = Arc::new(Gather::new(1, 4, |batch: Vec<u32>| async move {
+        let gather = Arc::new(Gather::new(1, Lanes { quick: 2, slow: 4 }, |batch: Vec<u32>| async move {
             std::future::pending::<()>().await;
             batch
         }));
@@ -204,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_costs_its_batch_only() {
-        let gather = Gather::new(1, 1, |batch: Vec<u32>| async move {
+        let gather = Gather::new(1, Lanes::ONE, |batch: Vec<u32>| async move {
             assert!(batch[0] != 13, "asked to panic");
             batch
         });
@@ -217,7 +231,7 @@ mod tests {
     async fn work_goes_on_when_the_requester_gives_up() {
         let done = Arc::new(AtomicUsize::new(0));
         let count = done.clone();
-        let gather = Gather::new(8, 1, move |batch: Vec<u32>| {
+        let gather = Gather::new(8, Lanes::ONE, move |batch: Vec<u32>| {
             let count = count.clone();
             async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::pool::{Lease, Pool};
 use super::sqlite::SqliteServer;
 use super::{DbError, Done, Value};
-use crate::gather::Gather;
+use crate::gather::{Gather, Lanes};
 
 /// Writes of one transaction at most.
 const MOST: usize = 128;
@@ -25,7 +25,7 @@ pub(crate) struct GroupCommit(Arc<Gather<Write, Result<Done, DbError>>>);
 
 impl GroupCommit {
     pub(crate) fn new(writer: Arc<Pool<SqliteServer>>) -> GroupCommit {
-        GroupCommit(Arc::new(Gather::new(MOST, 1, move |writes: Vec<Write>| {
+        GroupCommit(Arc::new(Gather::new(MOST, Lanes::ONE, move |writes: Vec<Write>| {
             let writer = writer.clone();
             async move { write(&writer, &writes).await }
         })))

@@ -10,16 +10,22 @@
 //! second finds the row and counts on it. Doubles that other programs left on PostgreSQL are harmless: only the
 //! newest row of a key is read and written.
 //!
+//! Messages that move the same counter at the same moment [go together](group).
+//!
 //! When a message counts towards two settings (one supplies the number, the other the bytes) both counters move in
 //! one transaction or none does, always in the same order.
 
+mod group;
+
 use std::collections::HashMap;
 
+use outrider_core::gather::{Gather, Lanes};
 use outrider_core::sql::{Db, DbError, Done, Engine, Row, Stmt, Transaction, Value};
 
 use super::{AccountCache, Sweep, fit};
 use crate::cache::CacheMeter;
 use crate::settings::CacheSettings;
+use group::Count;
 
 const LIMITS: Stmt = Stmt::same(
     "SELECT id, account, priority, period, msg_size, max_msgs, max_quota, max_rcpts \
@@ -113,7 +119,7 @@ pub struct Limits {
 }
 
 /// One counter and what has to be true before it moves.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tracked {
     /// `throttle.id`.
     pub tid: i64,
@@ -152,19 +158,28 @@ pub enum Counted {
     },
 }
 
+/// Messages counted together at most.
+const MOST: usize = 64;
+const LANES: Lanes = Lanes { quick: 1, slow: 8 };
 /// After so many lost races the error is reported; one race is one lost.
 const ATTEMPTS: usize = 8;
 
 /// The tables.
 pub struct ThrottleStore {
     db: Db,
+    counts: Gather<Count, Result<Counted, DbError>>,
     limits: AccountCache<Vec<Limits>>,
 }
 
 impl ThrottleStore {
     /// The tables in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> ThrottleStore {
-        ThrottleStore { db, limits: AccountCache::new(cache) }
+        let counter = db.clone();
+        let counts = Gather::new(MOST, LANES, move |counts| {
+            let db = counter.clone();
+            async move { group::count_all(&db, counts).await }
+        });
+        ThrottleStore { db, counts, limits: AccountCache::new(cache) }
     }
 
     /// Counts how useful the memory is from now on.
@@ -207,30 +222,12 @@ impl ThrottleStore {
         tracked.sort();
         match tracked.as_slice() {
             [] => Ok(Counted::Accepted),
-            [one] => self.count_one(one, amount, now).await,
+            [one] => {
+                let count = Count { counter: one.clone(), amount, now };
+                self.counts.ask(count).await.unwrap_or_else(|| Err(contended()))
+            }
             several => self.count_several(several, amount, now).await,
         }
-    }
-
-    async fn count_one(&self, counter: &Tracked, amount: Amount, now: i64) -> Result<Counted, DbError> {
-        let mut run = Run::Alone(&self.db);
-        for _ in 0..ATTEMPTS {
-            if run.moved(counter, amount, now).await? {
-                return Ok(Counted::Accepted);
-            }
-            match run.standing(counter, amount, now).await? {
-                Standing::Exceeded { has_row, by_messages } => {
-                    return Ok(Counted::Exceeded { at: counter.clone(), has_row, by_messages });
-                }
-                Standing::Changed => {}
-                Standing::Missing => {
-                    if create(&self.db, counter, amount, now).await? {
-                        return Ok(Counted::Accepted);
-                    }
-                }
-            }
-        }
-        Err(contended())
     }
 
     async fn count_several(
@@ -277,6 +274,27 @@ impl ThrottleStore {
         let args = [now.into(), counter.tid.into(), fit(&counter.key, 255).into(), counter.period.into()];
         Ok(self.db.execute(&CLAIM_NOTIFICATION, &args).await?.rows_affected > 0)
     }
+}
+
+async fn count_one(db: &Db, counter: &Tracked, amount: Amount, now: i64) -> Result<Counted, DbError> {
+    let mut run = Run::Alone(db);
+    for _ in 0..ATTEMPTS {
+        if run.moved(counter, amount, now).await? {
+            return Ok(Counted::Accepted);
+        }
+        match run.standing(counter, amount, now).await? {
+            Standing::Exceeded { has_row, by_messages } => {
+                return Ok(Counted::Exceeded { at: counter.clone(), has_row, by_messages });
+            }
+            Standing::Changed => {}
+            Standing::Missing => {
+                if create(db, counter, amount, now).await? {
+                    return Ok(Counted::Accepted);
+                }
+            }
+        }
+    }
+    Err(contended())
 }
 
 fn contended() -> DbError {

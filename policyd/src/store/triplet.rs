@@ -12,7 +12,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use outrider_core::gather::Gather;
+use outrider_core::gather::{Gather, Lanes};
 use outrider_core::sql::{Db, DbError, Engine, Row, Stmt, Value};
 
 use super::{Sweep, fit, ignore_duplicate, write};
@@ -104,8 +104,8 @@ const INSERT_UNKNOWN: Stmt = Stmt::same(
 
 /// Triplets of one statement at most: each number of them is a statement that the server keeps prepared.
 const MOST: usize = 16;
-/// Batches under way at once when the database is slow.
-const LANES: usize = 4;
+/// With two at once each would hold fewer contacts, and all together were slower.
+const LANES: Lanes = Lanes { quick: 1, slow: 4 };
 
 /// Sender, recipient and client of a first contact.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -47,7 +47,7 @@ impl Subscriber for Events {
 
 /// Who asks why a mail came through finds its line as well as who asks why one did not.
 #[tokio::test]
-async fn every_answer_has_one_line() {
+async fn answers_that_do_something_have_one_line() {
     let world = World::sqlite().await;
     let daemon = world.daemon(&["reject_null_sender"]).await;
     let events = Events::default();
@@ -63,25 +63,18 @@ async fn every_answer_has_one_line() {
     }
     let lines = events.0.lock().expect("whole").clone();
     let answers: Vec<&String> = lines.iter().filter(|line| line.contains("event=\"answer\"")).collect();
-    assert_eq!(answers.len(), 3, "{lines:?}");
-    let [passed, refused, other] = answers[..] else { unreachable!() };
-    for (line, parts) in [
-        (
-            passed,
-            ["action=\"DUNNO\"", "check=\"none\"", "sender=\"x@sender.test\"", "rcpt=\"alice@example.com\""],
-        ),
-        (
-            refused,
-            [
-                "action=\"REJECT Policy rejection due to null sender\"",
-                "check=\"reject_null_sender\"",
-                "client=\"203.0.113.11\"",
-                "sasl=\"a@example.com\"",
-            ],
-        ),
-        (other, ["action=\"DUNNO\"", "state=\"DATA\"", "client=\"203.0.113.10\"", "elapsed_ms="]),
+    // Mail that passes without anybody's opinion is left to the level debug.
+    let [refused] = answers[..] else { panic!("{lines:?}") };
+    for part in [
+        "INFO ",
+        "action=\"REJECT Policy rejection due to null sender\"",
+        "check=\"reject_null_sender\"",
+        "state=\"RCPT\"",
+        "client=\"203.0.113.11\"",
+        "sasl=\"a@example.com\"",
+        "rcpt=\"pal@remote.test\"",
+        "elapsed_ms=",
     ] {
-        assert!(line.starts_with("INFO "), "{line}");
-        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+        assert!(refused.contains(part), "{part}: {refused}");
     }
 }
