@@ -10,7 +10,7 @@
 //! second finds the row and counts on it. Doubles that other programs left on PostgreSQL are harmless: only the
 //! newest row of a key is read and written.
 //!
-//! Messages that move the same counter at the same moment [go together](group).
+//! Messages that move the same counter at the same moment go together, see `group.rs`.
 //!
 //! When a message counts towards two settings (one supplies the number, the other the bytes) both counters move in
 //! one transaction or none does, always in the same order.
