@@ -180,6 +180,7 @@ impl Valkey {
     async fn connection(&self) -> Result<(u64, MultiplexedConnection), DbError> {
         // Whoever is connecting does so within the same limit.
         let Ok(mut slot) = timeout(self.connect_timeout, self.slot.lock()).await else {
+            self.up.store(false, Ordering::Relaxed);
             return Err(DbError::Busy { server: self.place.clone(), limit: self.connect_timeout });
         };
         if let Some(Lane { number, connection }) = &*slot {
@@ -188,6 +189,7 @@ impl Valkey {
         if let Some(setback) = &*lock(&self.setback)
             && setback.when.elapsed() < setback.pause
         {
+            self.up.store(false, Ordering::Relaxed);
             return Err(setback.error.clone());
         }
         let config = AsyncConnectionConfig::new()
