@@ -16,8 +16,8 @@ use crate::settings::SessionLogSettings;
 use crate::store::sessions::{SessionRow, SessionStore};
 
 /// How long a first row waits for others. The table has an index over nearly every column: the fewer commits, the less it takes
-/// from those that somebody waits for.
-const GATHERING: Duration = Duration::from_millis(250);
+/// from those that somebody waits for. Who reads the table right after an answer should find it there all the same.
+const GATHERING: Duration = Duration::from_millis(20);
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
 /// After the wish to stop, a queue empty for so long stays empty.
