@@ -10,18 +10,29 @@ use std::sync::Arc;
 
 use super::pool::{Lease, Pool};
 use super::sqlite::SqliteServer;
-use super::{DbError, Done, Value};
+use super::{DbError, Done, Row, Value};
 use crate::gather::{Gather, Lanes};
 
 /// Writes of one transaction at most.
 const MOST: usize = 128;
 
 /// One write without its answer.
-type Write = (Cow<'static, str>, Vec<Value>);
+struct Write {
+    sql: Cow<'static, str>,
+    args: Vec<Value>,
+    /// Whether it gives rows (`RETURNING`).
+    returning: bool,
+}
+
+/// What a write did, or the rows it gives.
+enum Written {
+    Done(Done),
+    Rows(Vec<Row>),
+}
 
 /// The way to the writing connection of a file.
 #[derive(Clone)]
-pub(crate) struct GroupCommit(Arc<Gather<Write, Result<Done, DbError>>>);
+pub(crate) struct GroupCommit(Arc<Gather<Write, Result<Written, DbError>>>);
 
 impl GroupCommit {
     pub(crate) fn new(writer: Arc<Pool<SqliteServer>>) -> GroupCommit {
@@ -31,15 +42,35 @@ impl GroupCommit {
         })))
     }
 
-    /// Runs one statement.
+    /// Runs one statement that gives no rows.
     pub(crate) async fn execute(&self, sql: Cow<'static, str>, args: &[&Value]) -> Result<Done, DbError> {
+        match self.ask(sql, args, false).await? {
+            Written::Done(done) => Ok(done),
+            Written::Rows(_) => Ok(Done::default()),
+        }
+    }
+
+    /// Runs one statement that gives rows.
+    pub(crate) async fn fetch(&self, sql: Cow<'static, str>, args: &[&Value]) -> Result<Vec<Row>, DbError> {
+        match self.ask(sql, args, true).await? {
+            Written::Rows(rows) => Ok(rows),
+            Written::Done(_) => Ok(Vec::new()),
+        }
+    }
+
+    async fn ask(
+        &self,
+        sql: Cow<'static, str>,
+        args: &[&Value],
+        returning: bool,
+    ) -> Result<Written, DbError> {
         let args = args.iter().map(|&value| value.clone()).collect();
         let lost = || DbError::TryAgain("the write was given up".to_owned());
-        self.0.ask((sql, args)).await.ok_or_else(lost)?
+        self.0.ask(Write { sql, args, returning }).await.ok_or_else(lost)?
     }
 }
 
-async fn write(writer: &Arc<Pool<SqliteServer>>, writes: &[Write]) -> Vec<Result<Done, DbError>> {
+async fn write(writer: &Arc<Pool<SqliteServer>>, writes: &[Write]) -> Vec<Result<Written, DbError>> {
     if writes.len() > 1 {
         match together(writer, writes).await {
             Ok(answers) => return answers,
@@ -60,7 +91,7 @@ async fn write(writer: &Arc<Pool<SqliteServer>>, writes: &[Write]) -> Vec<Result
 async fn together(
     writer: &Arc<Pool<SqliteServer>>,
     writes: &[Write],
-) -> Result<Vec<Result<Done, DbError>>, DbError> {
+) -> Result<Vec<Result<Written, DbError>>, DbError> {
     let mut lease = writer.lease().await?;
     let limit = lease.statement_timeout();
     lease.script(Cow::Borrowed("BEGIN IMMEDIATE"), limit).await?;
@@ -82,7 +113,10 @@ async fn together(
     Ok(answers)
 }
 
-async fn run(lease: &mut Lease<SqliteServer>, (sql, args): &Write) -> Result<Done, DbError> {
-    let args: Vec<&Value> = args.iter().collect();
-    lease.execute(sql.clone(), &args).await
+async fn run(lease: &mut Lease<SqliteServer>, write: &Write) -> Result<Written, DbError> {
+    let args: Vec<&Value> = write.args.iter().collect();
+    match write.returning {
+        true => lease.fetch(write.sql.clone(), &args).await.map(Written::Rows),
+        false => lease.execute(write.sql.clone(), &args).await.map(Written::Done),
+    }
 }

@@ -177,7 +177,13 @@ impl Db {
     /// See [`DbError`].
     pub async fn fetch_all(&self, stmt: &Stmt, args: &[Value]) -> Result<Vec<Row>, DbError> {
         let engine = self.engine();
-        with_pool!(self, !stmt.only_reads(engine), |pool| fetch(pool, stmt, engine, args).await)
+        if let Db::Sqlite(SqliteDb { writes, .. }) = self
+            && !stmt.only_reads(engine)
+        {
+            let (sql, bound) = stmt.render(engine, args);
+            return writes.fetch(sql, &bound).await;
+        }
+        with_pool!(self, false, |pool| fetch(pool, stmt, engine, args).await)
     }
 
     /// All rows of one `SELECT` asked with several sets of values, in one round trip (`UNION ALL`): how a statement is

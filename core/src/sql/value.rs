@@ -99,6 +99,11 @@ impl Row {
         self.values.get(at)
     }
 
+    /// All values, in the order of the columns.
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
     /// The value of a column by its place, counted from 0.
     pub fn value_at(&self, index: usize) -> Option<&Value> {
         self.values.get(index)

@@ -6,7 +6,8 @@
 //! passed by both, with the same outcome.
 //!
 //! First contacts are most of what a server without any reputation of its clients has to write down. Those of the same
-//! moment are looked up in one round trip and written in one statement, and each is answered after that is durable.
+//! moment are written in one statement, and each is answered after that is durable. Where they have to be looked up before
+//! (MySQL, MariaDB), that is one round trip for all of the same moment, while those of the moment before are written.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use outrider_core::gather::{Gather, Lanes};
 use outrider_core::sql::{Db, DbError, Engine, Row, Stmt, Value};
 
-use super::{Sweep, fit, ignore_duplicate, write};
+use super::{Sweep, fit, write};
 use crate::cache::{Cache, CacheMeter};
 use crate::network_rate::NetworkRate;
 use crate::settings::CacheSettings;
@@ -43,16 +44,23 @@ const RENEW_CLIENT: Stmt =
     Stmt::same("UPDATE greylisting_tracking SET record_expired = ? WHERE client_address = ? AND passed = 1")
         .repeatable();
 
-/// MySQL can leave existing rows alone only in ways that hide real mistakes or trouble its replication; there the
-/// statement fails as a whole and the rows are tried one by one.
-const INSERT: Stmt = Stmt::per_engine(
+/// Writes first contacts down and tells which. PostgreSQL and SQLite look at the client in the same step and leave existing
+/// rows alone. MySQL would lock the neighbourhood of the client's rows for that, and can leave existing rows alone only in
+/// ways that hide real mistakes or trouble its replication: there the statement fails as a whole and the rows are tried
+/// one by one.
+const FIRST: Stmt = Stmt::per_engine(
     "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
      block_expired, record_expired, blocked_count, passed) VALUES ?",
-    "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
-     block_expired, record_expired, blocked_count, passed) VALUES ? ON CONFLICT DO NOTHING",
-    "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
-     block_expired, record_expired, blocked_count, passed) VALUES ? ON CONFLICT DO NOTHING",
+    FIRST_IN_ONE_STEP,
+    FIRST_IN_ONE_STEP,
 );
+
+const FIRST_IN_ONE_STEP: &str = "WITH first (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
+     block_expired, record_expired, blocked_count, passed) AS (VALUES ?) \
+     INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
+     block_expired, record_expired, blocked_count, passed) SELECT * FROM first WHERE NOT EXISTS \
+     (SELECT 1 FROM greylisting_tracking AS old WHERE old.client_address = first.client_address AND old.passed = 1) \
+     ON CONFLICT DO NOTHING RETURNING sender, recipient, client_address";
 
 const RESTART: Stmt = Stmt::same(
     "UPDATE greylisting_tracking SET sender_domain = ?, rcpt_domain = ?, init_time = ?, block_expired = ?, \
@@ -93,17 +101,10 @@ const OLDEST: Sweep = Sweep {
     ordered: false,
 };
 
-/// A first contact and the look at what is known in one round trip, where that takes no more locks than the row: MySQL would
-/// lock the neighbourhood of the client's rows, and two clients could block each other.
-const INSERT_UNKNOWN: Stmt = Stmt::same(
-    "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
-     block_expired, record_expired, blocked_count, passed) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? \
-     WHERE NOT EXISTS (SELECT 1 FROM greylisting_tracking WHERE client_address = ? AND passed = 1) \
-     ON CONFLICT DO NOTHING",
-);
-
 /// Triplets of one statement at most: each number of them is a statement that the server keeps prepared.
 const MOST: usize = 16;
+/// Times that a first contact is tried which the server undoes in favour of another.
+const ATTEMPTS: u32 = 3;
 /// With two at once each would hold fewer contacts, and all together were slower.
 const LANES: Lanes = Lanes { quick: 1, slow: 4 };
 
@@ -320,50 +321,56 @@ fn given_up<T>() -> Result<T, DbError> {
     Err(DbError::TryAgain("the statement was given up".to_owned()))
 }
 
-/// Looks all of them up and writes down those of whom nothing is known.
+/// Looks all of them up and writes down those of whom nothing is known; in one step, where the server can.
 async fn meet(db: &Db, contacts: Vec<Contact>) -> Vec<Result<Meeting, DbError>> {
-    if let [contact] = contacts.as_slice()
-        && db.engine() != Engine::MySql
-        && contact.share.take(contact.client)
-    {
-        match insert_unknown(db, contact).await {
-            Ok(true) => return vec![Ok(Meeting { seen: Seen::default(), remembered: true })],
-            Ok(false) => contact.share.give_back(contact.client),
-            Err(error) => return vec![Err(error)],
-        }
+    let mut meetings: Meetings = vec![None; contacts.len()];
+    if in_one_step(db.engine()) {
+        write_firsts(db, &contacts, &mut meetings).await;
     }
-    let keys: Vec<Key> = contacts.iter().map(|contact| contact.key.clone()).collect();
-    let mut meetings: Vec<_> = look_up(db, &keys)
-        .await
-        .into_iter()
-        .zip(&contacts)
-        .map(|(seen, contact)| {
-            seen.map(|seen| {
-                let remembered = seen != Seen::default() || contact.share.take(contact.client);
-                Meeting { seen, remembered }
-            })
-        })
-        .collect();
-    let is_new = |meeting: &Result<Meeting, DbError>| matches!(meeting, Ok(Meeting { seen, remembered: true }) if *seen == Seen::default());
-    let new = std::iter::zip(contacts, &meetings).filter(|(_, meeting)| is_new(meeting));
-    let rows: Vec<NewRow> = new.map(|(contact, _)| contact.row).collect();
-    if rows.is_empty() {
-        return meetings;
-    }
-    let written = insert(db, rows).await;
-    for (meeting, written) in meetings.iter_mut().filter(|meeting| is_new(meeting)).zip(written) {
-        if let Err(error) = written {
-            *meeting = Err(error);
-        }
-    }
-    meetings
+    look_up_rest(db, &contacts, &mut meetings).await;
+    let put_off = write_firsts(db, &contacts, &mut meetings).await;
+    let rest = |at| Ok(Meeting { seen: Seen::default(), remembered: !put_off.contains(&at) });
+    meetings.into_iter().enumerate().map(|(at, meeting)| meeting.unwrap_or_else(|| rest(at))).collect()
 }
 
-/// Whether nothing was known of the client and the triplet, so that a row was made.
-async fn insert_unknown(db: &Db, contact: &Contact) -> Result<bool, DbError> {
-    let mut args = contact.row.clone();
-    args.push(contact.key[2].clone());
-    Ok(write(db, &INSERT_UNKNOWN, &args).await?.rows_affected > 0)
+/// What is settled so far.
+type Meetings = Vec<Option<Result<Meeting, DbError>>>;
+
+/// The places of those that are not settled.
+fn open(meetings: &Meetings) -> Vec<usize> {
+    (0..meetings.len()).filter(|&at| meetings[at].is_none()).collect()
+}
+
+/// Settles those of whom something is known.
+async fn look_up_rest(db: &Db, contacts: &[Contact], meetings: &mut Meetings) {
+    let rest = open(meetings);
+    if rest.is_empty() {
+        return;
+    }
+    let keys: Vec<Key> = rest.iter().map(|&at| contacts[at].key.clone()).collect();
+    for (at, seen) in rest.into_iter().zip(look_up(db, &keys).await) {
+        if !matches!(&seen, Ok(seen) if *seen == Seen::default()) {
+            meetings[at] = Some(seen.map(|seen| Meeting { seen, remembered: true }));
+        }
+    }
+}
+
+/// Settles those that make a row. Gives back the places of those whose network has had its share.
+async fn write_firsts(db: &Db, contacts: &[Contact], meetings: &mut Meetings) -> Vec<usize> {
+    let may = |at: &usize| contacts[*at].share.take(contacts[*at].client);
+    let (firsts, put_off): (Vec<usize>, Vec<usize>) = open(meetings).into_iter().partition(may);
+    let rows = firsts.iter().map(|&at| contacts[at].row.clone()).collect();
+    for (at, made) in firsts.into_iter().zip(insert(db, rows).await) {
+        if !matches!(made, Ok(true)) {
+            contacts[at].share.give_back(contacts[at].client);
+        }
+        meetings[at] = match made {
+            Ok(true) => Some(Ok(Meeting { seen: Seen::default(), remembered: true })),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        };
+    }
+    put_off
 }
 
 async fn look_up(db: &Db, keys: &[Key]) -> Vec<Result<Seen, DbError>> {
@@ -392,22 +399,54 @@ fn sort_out(rows: &[Row], length: usize) -> Vec<Seen> {
     all
 }
 
-async fn insert(db: &Db, rows: Vec<NewRow>) -> Vec<Result<(), DbError>> {
-    let count = rows.len();
-    let outcome = db.execute(&INSERT, &[Value::Rows(rows.clone())]).await.map(drop);
-    match outcome {
-        Ok(()) => return vec![Ok(()); count],
-        Err(error) if count == 1 && !matches!(error, DbError::TryAgain(_)) => {
-            return vec![ignore_duplicate(Err(error))];
-        }
+/// Inserts rows; of each whether it was made.
+async fn insert(db: &Db, rows: Vec<NewRow>) -> Vec<Result<bool, DbError>> {
+    match rows.len() {
+        0 => return Vec::new(),
+        1 => return vec![insert_alone(db, rows).await],
+        _ => {}
+    }
+    match insert_together(db, &rows).await {
         // What one row did must not happen to the others: a double, a deadlock, text that a column does not take.
         Err(DbError::DuplicateKey(_) | DbError::TryAgain(_) | DbError::Refused(_)) => {}
-        Err(error) => return vec![Err(error); count],
+        Err(error) => return rows.iter().map(|_| Err(error.clone())).collect(),
+        Ok(made) => return made.into_iter().map(Ok).collect(),
     }
-    let mut outcomes = Vec::with_capacity(count);
+    let mut outcomes = Vec::with_capacity(rows.len());
     for row in rows {
-        let outcome = write(db, &INSERT, &[Value::Rows(vec![row])]).await.map(drop);
-        outcomes.push(ignore_duplicate(outcome));
+        outcomes.push(insert_alone(db, vec![row]).await);
     }
     outcomes
+}
+
+async fn insert_alone(db: &Db, row: Vec<NewRow>) -> Result<bool, DbError> {
+    for _ in 0..ATTEMPTS {
+        match insert_together(db, &row).await {
+            Ok(made) => return Ok(made.contains(&true)),
+            Err(error) if error.is_duplicate_key() => return Ok(false),
+            // The server has undone it in favour of another.
+            Err(DbError::TryAgain(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    given_up()
+}
+
+/// One statement for all of them. Of two that are the same the first is made.
+async fn insert_together(db: &Db, rows: &[NewRow]) -> Result<Vec<bool>, DbError> {
+    let values = [Value::Rows(rows.to_vec())];
+    if !in_one_step(db.engine()) {
+        return db.execute(&FIRST, &values).await.map(|_| vec![true; rows.len()]);
+    }
+    let mut made = db.fetch_all(&FIRST, &values).await?;
+    let is_made = |row: &NewRow| {
+        let at = made.iter().position(|made| row.starts_with(made.values()));
+        at.map(|at| made.swap_remove(at)).is_some()
+    };
+    Ok(rows.iter().map(is_made).collect())
+}
+
+/// Whether [`FIRST`] looks at the client too.
+fn in_one_step(engine: Engine) -> bool {
+    engine != Engine::MySql
 }

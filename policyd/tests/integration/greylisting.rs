@@ -46,6 +46,46 @@ pub(crate) async fn first_contacts_make_one_row(world: &World) {
     assert!((1..=20).contains(&rows[0][0]), "{rows:?}");
 }
 
+/// One statement writes what came together: it must not mix up whose row was made.
+pub(crate) async fn contacts_of_one_moment_are_told_apart(world: &World) {
+    let daemon = world_with_greylisting(world).await;
+    world
+        .script(
+            &world.iredapd,
+            "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
+             block_expired, record_expired, blocked_count, passed) VALUES \
+             ('x@passed.test', 'bob@example.com', '203.0.113.77', 'passed.test', 'example.com', 1, 2, 4000000000, 1, 1), \
+             ('old@sender.test', 'alice@example.com', '203.0.113.11', 'sender.test', 'example.com', 1, 2, 4000000000, 1, 0)",
+        )
+        .await;
+    // Sender, client, answer: new ones, twice the same, a client that has passed, a triplet whose time has come, and the
+    // letters that collations take for one another.
+    let table = [
+        ("new1@sender.test", "203.0.113.10", LATER),
+        ("new1@sender.test", "203.0.113.10", LATER),
+        ("other@passed.test", "203.0.113.77", "DUNNO"),
+        ("new2@sender.test", "203.0.113.10", LATER),
+        ("old@sender.test", "203.0.113.11", "DUNNO"),
+        ("n\u{e9}w2@sender.test", "203.0.113.10", LATER),
+        ("new3@sender.test", "2001:db8::1", LATER),
+        ("", "203.0.113.12", LATER),
+    ];
+    let tasks: Vec<_> = table
+        .iter()
+        .map(|&(sender, client, _)| {
+            let daemon = daemon.clone();
+            tokio::spawn(async move { ask(&daemon, &arrival(sender, "alice@example.com", client)).await })
+        })
+        .collect();
+    for (task, (sender, client, expected)) in tasks.into_iter().zip(table) {
+        assert_eq!(task.await.expect("done"), expected, "{sender} from {client}");
+    }
+    let new = "SELECT COUNT(*) FROM greylisting_tracking WHERE passed = 0 AND init_time > 1";
+    let made = world.numbers(&world.iredapd, new).await;
+    // One collation takes the two letters for the same.
+    assert!(made == [[5]] || made == [[4]], "{made:?}");
+}
+
 pub(crate) async fn retries_at_once_all_pass(world: &World) {
     let daemon = world_with_greylisting(world).await;
     all_at_once(&daemon, 1).await;

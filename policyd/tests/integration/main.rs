@@ -36,6 +36,7 @@ async fn run_everywhere(world: &World) {
     throttle::notifies_once_a_period(world).await;
     throttle::narrow_columns_saturate(world).await;
     greylisting::first_contacts_make_one_row(world).await;
+    greylisting::contacts_of_one_moment_are_told_apart(world).await;
     greylisting::retries_at_once_all_pass(world).await;
     greylisting::a_retry_from_the_same_pool_counts(world).await;
     greylisting::known_addresses_stay_known_when_organizations_count(world).await;
