@@ -21,10 +21,9 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use outrider_core::net::client_trusting;
 use outrider_core::sql::DbError;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use std::path::Path;
+use rustls::pki_types::ServerName;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -56,7 +55,11 @@ impl Doveadm {
             .map_err(|error| DbError::Unusable(format!("doveadm.api_key: {error}")))?;
         authorization.set_sensitive(true);
         let tls = match settings.url.is_encrypted() {
-            true => Some(TlsConnector::from(Arc::new(trusting(settings.ca_file.as_deref())?))),
+            true => {
+                let client = client_trusting(settings.ca_file.as_deref());
+                let client = client.map_err(|error| DbError::Unusable(error.to_string()))?;
+                Some(TlsConnector::from(Arc::new(client)))
+            }
             false => None,
         };
         Ok(Doveadm { url: settings.url.clone(), authorization, tls, places: Semaphore::new(AT_ONCE) })
@@ -141,37 +144,6 @@ fn understand(status: StatusCode, body: &[u8]) -> Result<Option<i64>, String> {
         Some(kilobytes) => Ok(Some(kilobytes.max(0).saturating_mul(1024))),
         None => Err(format!("doveadm's answer has no usage but {value}")),
     }
-}
-
-/// TLS that trusts the authorities in a PEM file, or those of the system.
-fn trusting(file: Option<&Path>) -> Result<rustls::ClientConfig, DbError> {
-    let place =
-        file.map_or_else(|| "the authorities of the system".to_owned(), |file| file.display().to_string());
-    let unusable = |reason: String| DbError::Unusable(format!("{place}: {reason}"));
-    let mut roots = rustls::RootCertStore::empty();
-    match file {
-        Some(file) => {
-            let certificates =
-                CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-                roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-            }
-        }
-        None => {
-            // Single ones that cannot be used are no reason to trust none.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    if roots.is_empty() {
-        return Err(unusable("no certificate".to_owned()));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
 }
 
 #[cfg(test)]

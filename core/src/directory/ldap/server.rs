@@ -8,15 +8,13 @@
 use super::filter::Filter;
 use super::settings::{LdapSettings, LdapUri, Scheme};
 use crate::daemon::DependencyHealth;
+use crate::net::client_trusting;
 use crate::settings::Secret;
 use crate::sql::DbError;
 use ldap3::adapters::PagedResults;
 use ldap3::{DerefAliases, Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult, SearchEntry};
 use ldap3::{Scope, SearchOptions, SearchStream, StdStream};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -172,7 +170,9 @@ impl Server {
     /// Connects when something is asked; only the file of authorities is read here.
     pub(super) fn new(settings: &LdapSettings) -> Result<Arc<Server>, DbError> {
         let tls = match &settings.ca_file {
-            Some(file) if settings.is_encrypted() => Some(Arc::new(trusting(file)?)),
+            Some(file) if settings.is_encrypted() => Some(Arc::new(
+                client_trusting(Some(file)).map_err(|error| DbError::Unusable(error.to_string()))?,
+            )),
             _ => None,
         };
         Ok(Arc::new(Server {
@@ -411,26 +411,6 @@ fn refusal(result: &LdapResult) -> DbError {
     }
 }
 
-/// TLS that trusts the authorities in a PEM file and no others.
-fn trusting(file: &Path) -> Result<rustls::ClientConfig, DbError> {
-    let unusable = |reason: String| DbError::Unusable(format!("{}: {reason}", file.display()));
-    let mut roots = rustls::RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable("holds no certificate".to_owned()));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -462,17 +442,6 @@ mod tests {
         assert_eq!(entry.first("mail"), Some("a@example.com"));
         assert_eq!(entry.values("shadowaddress"), ["b@x.example"]);
         assert!(entry.has("shadowAddress", "b@x.example") && !entry.has("cn", ""));
-    }
-
-    #[test]
-    fn authorities_are_read_at_the_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("ca.pem");
-        for text in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-            std::fs::write(&file, text).unwrap();
-            assert!(matches!(trusting(&file), Err(DbError::Unusable(_))), "{text:?}");
-        }
-        assert!(trusting(&folder.path().join("missing")).is_err());
     }
 
     #[tokio::test]
