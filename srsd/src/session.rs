@@ -43,7 +43,8 @@ pub(crate) async fn serve<S, L, F>(
 {
     match talk(&mut stream, &mut conversation, lookup, limits, stop).await {
         Ok(End::Quiet) => {}
-        Ok(End::Refused) => linger(stream).await,
+        // Boxed: every connection would hold its buffer otherwise.
+        Ok(End::Refused) => Box::pin(linger(stream)).await,
         Err(error) => tracing::debug!(%error, "connection ended"),
     }
 }
