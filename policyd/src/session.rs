@@ -45,7 +45,8 @@ impl PolicyHandler for Policyd {
                 "DUNNO No enabled plugins".into()
             }
             Parsed::Ready(request) => {
-                let decision = snapshot.chain.decide(&request, &snapshot.context).await;
+                // Boxed: each connection that Postfix keeps open would hold the room of all rules otherwise.
+                let decision = Box::pin(snapshot.chain.decide(&request, &snapshot.context)).await;
                 let action = match decision {
                     Decision::Pass => Action::DUNNO,
                     Decision::By(_, reply) => Action(reply.text(settings, &request.client_address)),
