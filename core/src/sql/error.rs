@@ -151,7 +151,7 @@ impl DbError {
 }
 
 /// MySQL's number of an error, 0 for other servers.
-fn mysql_number(error: &dyn sqlx::error::DatabaseError) -> u16 {
+pub(super) fn mysql_number(error: &dyn sqlx::error::DatabaseError) -> u16 {
     error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map_or(0, |error| error.number())
 }
 

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: connecting, binding, decoding.
 
+use super::error::mysql_number;
 use super::pool::Server;
 use super::url::TlsMode;
 use super::value::{single, text_or_bytes};
@@ -89,7 +90,18 @@ impl Server for MySqlServer {
         sql: Cow<'static, str>,
         args: &[&Value],
     ) -> Result<Vec<Row>, sqlx::Error> {
-        let rows = sqlx::query_with(prepared(sql), bind(args)?).fetch_all(connection).await?;
+        let outcome = sqlx::query_with(prepared(sql.clone()), bind(args)?).fetch_all(&mut *connection).await;
+        let rows = match outcome {
+            Err(error) if is_charset_conflict(&error) => {
+                // A text with letters that the column's character set lacks (latin1 in old installations) equals nothing in it;
+                // NULL says so.
+                let foreign = |value: &&Value| matches!(value, Value::Text(text) if !text.is_ascii());
+                let args: Vec<&Value> =
+                    args.iter().map(|value| if foreign(value) { &Value::Null } else { *value }).collect();
+                sqlx::query_with(prepared(sql), bind(&args)?).fetch_all(connection).await?
+            }
+            rows => rows?,
+        };
         Ok(decode_rows(&rows))
     }
 
@@ -107,6 +119,11 @@ impl Server for MySqlServer {
         connection.execute(sqlx::raw_sql(prepared(sql))).await?;
         Ok(())
     }
+}
+
+/// Whether texts of two character sets could not be compared: errors 1267, 1270 and 1271.
+fn is_charset_conflict(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if matches!(mysql_number(error.as_ref()), 1267 | 1270 | 1271))
 }
 
 fn bind(args: &[&Value]) -> Result<MySqlArguments, sqlx::Error> {

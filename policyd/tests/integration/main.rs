@@ -6,6 +6,7 @@
 mod administration;
 mod cleanup;
 mod conversation;
+mod database_threats;
 mod dns_threats;
 mod failure;
 mod fixes;
@@ -54,6 +55,7 @@ async fn run_everywhere(world: &World) {
     threats::threat_t13_values_are_never_code(world).await;
     threats::threat_t14_odd_clocks_and_rows(world).await;
     threats::threat_t34_rows_with_nulls_and_nonsense(world).await;
+    database_threats::threat_t34_a_missing_column_costs_one_rule(world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,6 +74,9 @@ async fn mariadb() {
     let mut world = World::server(Box::new(MariaDb::start().expect("started"))).await;
     run_everywhere(&world).await;
     throttle::three_daemons_share_a_limit(&world).await;
+    database_threats::threat_t34_a_deadlock_loses_no_count(&world).await;
+    database_threats::threat_t34_who_waits_for_a_lock_waits_alone(&world).await;
+    database_threats::threat_t34_texts_in_latin1(&world).await;
     failure::a_stopped_database_is_what_the_settings_say(&mut world).await;
 }
 
@@ -85,6 +90,9 @@ async fn postgres() {
     run_everywhere(&world).await;
     throttle::doubles_of_other_programs_do_no_harm(&world).await;
     throttle::three_daemons_share_a_limit(&world).await;
+    database_threats::threat_t34_a_deadlock_loses_no_count(&world).await;
+    database_threats::threat_t34_who_waits_for_a_lock_waits_alone(&world).await;
+    database_threats::threat_t34_a_server_that_takes_no_writes(&world).await;
     failure::a_stopped_database_is_what_the_settings_say(&mut world).await;
 }
 
