@@ -7,6 +7,7 @@ mod database_url;
 mod dovecot_config;
 mod dovecot_database;
 mod dovecot_quota;
+mod iredapd;
 mod text;
 
 use std::io::{Read, Write};
@@ -21,6 +22,8 @@ use crate::exit;
 pub(crate) enum Import {
     /// quota-status.toml from the Dovecot whose quota-status service is to be replaced (2.3 or 2.4)
     DovecotQuota(dovecot_quota::Arguments),
+    /// policyd.toml, and srsd.toml for its SRS, from the iRedAPD that is to be replaced; its passwords are in them
+    Iredapd(iredapd::Arguments),
 }
 
 /// Where the settings go.
@@ -38,6 +41,7 @@ pub(crate) struct Target {
 pub(crate) fn run(import: Import) -> ExitCode {
     match import {
         Import::DovecotQuota(arguments) => dovecot_quota::run(&arguments),
+        Import::Iredapd(arguments) => iredapd::run(&arguments),
     }
 }
 
