@@ -27,6 +27,7 @@ pub mod net;
 pub mod network;
 pub mod policy_session;
 pub mod privilege;
+pub mod python;
 pub mod random;
 #[cfg(feature = "sql")]
 pub mod schema;

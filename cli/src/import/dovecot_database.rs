@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use super::database_url::Place;
 use super::dovecot_config::{Config, Generation, Setting, kind_of};
 
 /// The longest file of queries that is read, in bytes.
@@ -123,22 +124,8 @@ fn url(
         "sqlite" => return Some(format!("sqlite://{file}")),
         _ => return None,
     };
-    let user = encoded(user);
-    if host.starts_with('/') {
-        let parameter = if scheme == "mysql" { "socket" } else { "host" };
-        return Some(format!("{scheme}://{user}@127.0.0.1/{database}?{parameter}={host}"));
-    }
-    let port = port.map_or_else(String::new, |port| format!(":{port}"));
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    Some(format!("{scheme}://{user}@{host}{port}/{database}"))
-}
-
-/// A user name as a URL can have it.
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+    let place = Place { scheme, host, port, user, password: "", database, verified_tls: false };
+    Some(place.url())
 }
 
 fn ldap_of(pairs: &[(String, String)], file: &str) -> Accounts {

@@ -4,19 +4,21 @@
 //! Postfix is answered as before.
 
 use std::fmt::Write as _;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use outrider_core::settings::Size;
 
-use super::Target;
 use super::dovecot_config::{Config, Generation, Setting, kind_of};
 use super::dovecot_database::{self, Accounts};
+use super::text::{printable, quoted};
+use super::{Target, bounded, read_text, text_from};
 use crate::exit;
 
 /// The longest configuration that is read, in bytes.
 const LONGEST: u64 = 4 << 20;
+/// The file may come to hold passwords later on.
+const MODE: u32 = 0o640;
 
 /// Writes quota-status.toml from a Dovecot configuration, with comments that tell where each value comes from, and
 /// names what cannot be taken over.
@@ -36,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Ok(translate(&config))
     });
     match draft {
-        Ok(draft) => arguments.target.write(&draft.text(), &draft.notes),
+        Ok(draft) => arguments.target.write(&draft.text(), &draft.notes, MODE),
         Err(why) => {
             eprintln!("{why}");
             ExitCode::from(exit::SYSTEM)
@@ -45,28 +47,16 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn read(file: Option<&Path>) -> Result<String, String> {
-    let (place, bytes) = match file {
-        Some(path) if path == Path::new("-") => ("standard input".to_owned(), bounded(std::io::stdin())),
-        Some(path) => (path.display().to_string(), std::fs::File::open(path).and_then(bounded)),
-        None => ("doveconf -n".to_owned(), run_doveconf()),
-    };
-    let bytes = bytes.map_err(|error| format!("{place}: {error}"))?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(format!("{place}: longer than 4 MiB"));
+    match file {
+        Some(path) => read_text(path, LONGEST),
+        None => text_from("doveconf -n", run_doveconf()),
     }
-    String::from_utf8(bytes).map_err(|_| format!("{place}: not text"))
-}
-
-fn bounded(from: impl Read) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn run_doveconf() -> std::io::Result<Vec<u8>> {
     let output = Command::new("doveconf").arg("-n").stdin(Stdio::null()).output()?;
     if output.status.success() {
-        Ok(output.stdout)
+        bounded(&*output.stdout, LONGEST)
     } else {
         Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
@@ -111,28 +101,6 @@ impl Draft {
         }
         text
     }
-}
-
-/// Neither a comment nor a terminal takes control characters.
-fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
-}
-
-/// A TOML string.
-fn quoted(text: &str) -> String {
-    let mut out = String::from('"');
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            other if other.is_control() => {
-                let _ = write!(out, "\\u{:04X}", u32::from(other));
-            }
-            other => out.push(other),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// Where a setting stands, for people.

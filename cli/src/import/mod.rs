@@ -3,12 +3,15 @@
 //! An import reads only, says where each value came from, names what cannot be taken over, and never writes over a file
 //! without being told.
 
+mod database_url;
 mod dovecot_config;
 mod dovecot_database;
 mod dovecot_quota;
+mod iredapd;
+mod text;
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,6 +22,8 @@ use crate::exit;
 pub(crate) enum Import {
     /// quota-status.toml from the Dovecot whose quota-status service is to be replaced (2.3 or 2.4)
     DovecotQuota(dovecot_quota::Arguments),
+    /// policyd.toml, and srsd.toml for its SRS, from the iRedAPD that is to be replaced; its passwords are in them
+    Iredapd(iredapd::Arguments),
 }
 
 /// Where the settings go.
@@ -36,15 +41,17 @@ pub(crate) struct Target {
 pub(crate) fn run(import: Import) -> ExitCode {
     match import {
         Import::DovecotQuota(arguments) => dovecot_quota::run(&arguments),
+        Import::Iredapd(arguments) => iredapd::run(&arguments),
     }
 }
 
 impl Target {
-    /// Writes the text, and tells what has to be looked at on standard error.
-    fn write(&self, text: &str, notes: &[String]) -> ExitCode {
+    /// Writes the text, and tells what has to be looked at on standard error. A new file gets the permissions `mode`; one
+    /// that is there keeps its own, but for those of everybody.
+    fn write(&self, text: &str, notes: &[String], mode: u32) -> ExitCode {
         let written = match &self.output {
             None => std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string()),
-            Some(file) => self.write_file(file, text),
+            Some(file) => write_file(file, text, mode, self.overwrite),
         };
         if let Err(error) = written {
             eprintln!("{error}");
@@ -58,21 +65,54 @@ impl Target {
         }
         ExitCode::SUCCESS
     }
+}
 
-    fn write_file(&self, file: &Path, text: &str) -> Result<(), String> {
-        let mut options = std::fs::OpenOptions::new();
-        // It may come to hold passwords later on.
-        options.write(true).mode(0o640);
-        match self.overwrite {
-            true => options.create(true).truncate(true),
-            false => options.create_new(true),
-        };
-        let failed = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                format!("{} exists: name another file, or say --overwrite", file.display())
-            }
-            _ => format!("{}: {error}", file.display()),
-        };
-        options.open(file).and_then(|mut open| open.write_all(text.as_bytes())).map_err(failed)
+fn write_file(file: &Path, text: &str, mode: u32, overwrite: bool) -> Result<(), String> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).mode(mode);
+    match overwrite {
+        true => options.create(true).truncate(true),
+        false => options.create_new(true),
+    };
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            format!("{} exists: name another file, or say --overwrite", file.display())
+        }
+        _ => format!("{}: {error}", file.display()),
+    };
+    let write = || {
+        let mut open = options.open(file)?;
+        let about = open.metadata()?;
+        if about.is_file() {
+            open.set_permissions(std::fs::Permissions::from_mode(about.permissions().mode() & 0o770))?;
+        }
+        open.write_all(text.as_bytes())
+    };
+    write().map_err(failed)
+}
+
+/// Reads all of it, but not much more than `longest` bytes.
+fn bounded(from: impl Read, longest: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(longest + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > longest {
+        true => Err(std::io::Error::other(format!("longer than {} MiB", longest >> 20))),
+        false => Ok(bytes),
     }
+}
+
+/// The text in a file, or of standard input if it is "-".
+fn read_text(path: &Path, longest: u64) -> Result<String, String> {
+    match path == Path::new("-") {
+        true => text_from("standard input", bounded(std::io::stdin(), longest)),
+        false => {
+            let bytes = std::fs::File::open(path).and_then(|file| bounded(file, longest));
+            text_from(&path.display().to_string(), bytes)
+        }
+    }
+}
+
+fn text_from(place: &str, bytes: std::io::Result<Vec<u8>>) -> Result<String, String> {
+    let bytes = bytes.map_err(|error| format!("{place}: {error}"))?;
+    String::from_utf8(bytes).map_err(|_| format!("{place}: not text"))
 }

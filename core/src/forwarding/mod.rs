@@ -6,7 +6,6 @@
 
 mod domains;
 mod originals;
-mod python;
 mod rules;
 mod secrets;
 mod settings;

@@ -1,8 +1,8 @@
 //! Where the secrets come from: settings, iRedAPD's settings, a file as PostSRSd has it, or one made at the first start.
 
-use super::python;
 use super::settings::SrsSettings;
 use crate::daemon::{Environment, StartError};
+use crate::python::Module;
 use crate::srs::Secrets;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -32,7 +32,8 @@ fn configured(settings: &SrsSettings) -> Result<Secrets, StartError> {
     let mut secrets = Secrets::new(settings.secrets.iter().map(|secret| secret.expose()));
     if let Some(path) = &settings.iredapd_settings {
         let text = read(path)?;
-        let list = python::list_of_texts(&String::from_utf8_lossy(&text), "srs_secrets")
+        let list = Module::read(&String::from_utf8_lossy(&text), |_| None)
+            .texts("srs_secrets")
             .map_err(|reason| StartError::Settings(format!("{}: {reason}", path.display())))?;
         // An empty list is how iRedAPD is told to leave SRS alone, not how it is told to sign with nothing.
         if list.is_empty() {

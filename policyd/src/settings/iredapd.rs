@@ -168,6 +168,17 @@ pub fn translate(settings: &Map<String, Value>) -> Translation {
     translation
 }
 
+/// The value that a name in capitals has in iRedAPD before its settings file changes it: ours are the same. Names in small
+/// letters have none.
+pub fn default_value(name: &str) -> Option<Value> {
+    let meaning = NAMES.iter().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning);
+    let Some(As(key) | LowerList(key)) = meaning.filter(|_| name.starts_with(char::is_uppercase)) else {
+        return None;
+    };
+    let ours = serde_json::to_value(super::Settings::default()).ok()?;
+    ours.pointer(&format!("/{}", key.replace('.', "/"))).cloned()
+}
+
 fn convert(meaning: Meaning, value: &Value) -> Result<Option<(&'static str, Value)>, String> {
     let odd = || format!("cannot be read: {value}");
     Ok(match meaning {
@@ -176,7 +187,12 @@ fn convert(meaning: Meaning, value: &Value) -> Result<Option<(&'static str, Valu
         Seconds(key) => Some((key, interval(value, 1.0).ok_or_else(odd)?)),
         Minutes(key) => Some((key, interval(value, 60.0).ok_or_else(odd)?)),
         Days(key) => Some((key, interval(value, 86_400.0).ok_or_else(odd)?)),
-        NotEmpty(key) => value.as_str().filter(|text| !text.is_empty()).map(|text| (key, Value::from(text))),
+        NotEmpty(key) => match value {
+            Value::String(text) if !text.is_empty() => Some((key, value.clone())),
+            Value::String(_) | Value::Null => None,
+            // Not shown: some of these are secrets.
+            _ => return Err("is no text".to_owned()),
+        },
         LowerList(key) => {
             let list = value.as_array().ok_or_else(odd)?;
             let lower = |item: &Value| item.as_str().map(str::to_lowercase).map(Value::from);
@@ -290,6 +306,53 @@ mod tests {
         assert_eq!(translation.remarks.len(), 5);
         assert!(translation.remarks.contains(&"log_file: iRedAPD no longer reads it".to_owned()));
         assert!(translation.settings.is_empty());
+    }
+
+    /// Importers rely on it: what iRedAPD's settings file leaves out is left out of ours.
+    #[test]
+    fn defaults_are_those_of_iredapd() {
+        let theirs: Value = serde_json::from_str(
+            r#"{
+            "ALLOWED_FORGED_SENDERS": [], "ALLOWED_LOGIN_MISMATCH_LIST_MEMBER": false,
+            "ALLOWED_LOGIN_MISMATCH_SENDERS": [], "ALLOWED_LOGIN_MISMATCH_STRICTLY": true,
+            "CHANGE_PASSWORD_DAYS": 90, "CHANGE_PASSWORD_NEVER_EXPIRE_USERS": [],
+            "CHANGE_PASSWORD_MESSAGE":
+                "Password expired or never changed, please change your password in webmail before sending email",
+            "CHECK_FORGED_SENDER": true, "CHECK_SPF_IF_LOGIN_MISMATCH": true, "CLEANUP_QUERY_SIZE_LIMIT": 1000,
+            "CMD_SENDMAIL": "/usr/sbin/sendmail", "DNS_QUERY_TIMEOUT": 3.0, "ENABLE_ALL_WILDCARD_IP": false,
+            "GREYLISTING_AUTH_TRIPLET_EXPIRE": 30, "GREYLISTING_BLOCK_EXPIRE": 15, "GREYLISTING_BYPASS_SPF": true,
+            "GREYLISTING_MESSAGE": "Intentional policy rejection, please try again later",
+            "GREYLISTING_TRAINING_MODE": false, "GREYLISTING_UNAUTH_TRIPLET_EXPIRE": 1, "LOG_SMTP_SESSIONS": true,
+            "LOG_SMTP_SESSIONS_BYPASS_DUNNO": false, "LOG_SMTP_SESSIONS_BYPASS_GREYLISTING": false,
+            "LOG_SMTP_SESSIONS_BYPASS_WHITELIST": false, "LOG_SMTP_SESSIONS_EXPIRE_DAYS": 7,
+            "MLMMJADMIN_API_AUTH_TOKEN_HEADER_NAME": "X-MLMMJADMIN-API-AUTH-TOKEN", "MYNETWORKS": [],
+            "NOTIFICATION_RECIPIENTS": ["root"], "NOTIFICATION_SENDER_NAME": "No Reply",
+            "NOTIFICATION_SMTP_PASSWORD": "", "NOTIFICATION_SMTP_PORT": 587, "NOTIFICATION_SMTP_SERVER": "localhost",
+            "NOTIFICATION_SMTP_STARTTLS": true, "NOTIFICATION_SMTP_USER": "no-reply@localhost.localdomain",
+            "PLUGIN_PRIORITIES": {}, "RECIPIENT_DELIMITERS": ["+"], "SENDERSCORE_CACHE_DAYS": 2,
+            "SENDERSCORE_REJECT_SCORE": 30, "SPF_MAX_DNS_QUERIES": 20, "THROTTLE_BYPASS_LOCAL_RECIPIENT": true,
+            "THROTTLE_BYPASS_MYNETWORKS": false, "THROTTLE_BYPASS_SAME_DOMAIN": true,
+            "WBLIST_BYPASS_OUTGOING_EMAIL": false, "WBLIST_DISCARD_INSTEAD_OF_REJECT": false,
+            "WL_RCPT_FOR_GREYLISTING": true, "WL_RCPT_LOCAL_ACCOUNT": "user", "WL_RCPT_RCPT": "user",
+            "WL_RCPT_WHITELIST_DOMAIN_FOR_GREYLISTING": false, "WL_RCPT_WITHOUT_SPF": false
+        }"#,
+        )
+        .unwrap();
+        let (ours, translation) = translated(theirs.clone());
+        assert_eq!((translation.unknown.len(), translation.remarks.len()), (0, 0));
+        let (ours, defaults) = (json!(ours), json!(Settings::default()));
+        assert_eq!(ours, defaults);
+        // The number of connections is ours: iRedAPD has 10 and 10 more.
+        let apart = ["SQL_CONNECTION_POOL_SIZE"];
+        for (name, meaning) in NAMES {
+            if name.starts_with(char::is_uppercase) && !matches!(meaning, Dropped(_) | Installation) {
+                assert!(theirs.get(name).is_some() || apart.contains(name), "{name}");
+            }
+            if let (true, As(_) | LowerList(_)) = (name.starts_with(char::is_uppercase), meaning) {
+                assert_eq!(default_value(name).as_ref(), theirs.get(name), "{name}");
+            }
+        }
+        assert_eq!(default_value("plugins"), None);
     }
 
     #[test]

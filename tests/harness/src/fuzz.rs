@@ -10,6 +10,7 @@ mod mail;
 use bytes::BytesMut;
 pub use mail::{address, dkim_header, smtp_data, smtp_reply, smtp_server};
 use outrider_core::codec::{netstring, policy, socketmap, tcp_table};
+use outrider_core::python::Module;
 use outrider_core::srs::{self, AddressCheck, Alphabet, Options, Secrets, Sender, Separator, Srs, Token};
 
 /// A function that takes arbitrary bytes.
@@ -27,6 +28,7 @@ pub const TARGETS: &[(&str, Entry)] = &[
     ("smtp_data", smtp_data),
     ("address", address),
     ("dkim_header", dkim_header),
+    ("python_settings", python_settings),
 ];
 
 /// Takes one byte from the front: a choice that the fuzzer can vary.
@@ -204,6 +206,68 @@ pub fn srs_roundtrip(mut data: &[u8]) {
     assert_eq!(rotated.reverse(&rewritten, later).as_ref(), Ok(&back));
     let foreign = Srs::new(options, Secrets::new(["another secret"]));
     assert!(foreign.reverse(&rewritten, later).is_err(), "{rewritten} was believed by a stranger");
+}
+
+/// Settings in Python: values are those that are written, lines are not lost behind one that is not understood, and what
+/// is not understood has no value.
+pub fn python_settings(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let default = |name: &str| (name == "known").then(|| serde_json::json!(["+"]));
+    let module = Module::read(text, default);
+    let lines = text.replace("\r\n", "\n").replace('\r', "\n").matches('\n').count() + 1;
+    for (name, assigned) in &module.assigned {
+        assert!((1..=lines).contains(&assigned.line), "{name}");
+        let mut written = format!("{name} = ");
+        write_python(&assigned.value, &mut written);
+        let again = Module::read(&written, |_| None);
+        assert_eq!(again.assigned.get(name).map(|it| &it.value), Some(&assigned.value), "{written}");
+    }
+    for problem in &module.problems {
+        assert!((1..=lines).contains(&problem.line));
+    }
+    // A name that is assigned once more has that value, whatever was in front, unless that has no end.
+    let more = Module::read(&format!("{text}\n\nouter_q7 = 7\n"), default);
+    let open = more.problems.last().is_some_and(|problem| problem.reason.contains("does not end"));
+    assert!(open || more.assigned.get("outer_q7").is_some_and(|it| it.value == 7), "{:?}", more.problems);
+    let lost = Module::read(&format!("{text}\n\nouter_q7 = f()\n"), default);
+    assert!(!lost.assigned.contains_key("outer_q7"));
+}
+
+fn write_python(value: &serde_json::Value, out: &mut String) {
+    use serde_json::Value;
+    use std::fmt::Write as _;
+    let text = |text: &str, out: &mut String| {
+        out.push('"');
+        for character in text.chars() {
+            let _ = write!(out, "\\U{:08x}", u32::from(character));
+        }
+        out.push('"');
+    };
+    match value {
+        Value::Null => out.push_str("None"),
+        Value::Bool(true) => out.push_str("True"),
+        Value::Bool(false) => out.push_str("False"),
+        Value::Number(number) => out.push_str(&number.to_string()),
+        Value::String(content) => text(content, out),
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                write_python(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        Value::Object(entries) => {
+            out.push('{');
+            for (key, item) in entries {
+                text(key, out);
+                out.push(':');
+                write_python(item, out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,35 @@
+from libs.default_settings import *
+listen_address = '127.0.0.1'
+listen_port = 7777
+srs_forward_port = 7778
+srs_reverse_port = 7779
+srs_domain = ''
+srs_secrets = []
+run_as_user = 'iredapd'
+pid_file = '/var/run/iredapd.pid'
+log_level = 'info'
+backend = 'ldap'
+plugins = ['reject_null_sender', 'reject_sender_login_mismatch', 'greylisting', 'throttle', 'amavisd_wblist', 'ldap_maillist_access_policy']
+ldap_uri = 'ldap://127.0.0.1:389'
+ldap_basedn = 'o=domains,dc=example,dc=com'
+ldap_binddn = 'cn=vmail,dc=example,dc=com'
+ldap_bindpw = 'Kanarienvogel-3'
+ldap_enable_tls = False
+vmail_db_server = '127.0.0.1'
+vmail_db_port = '3306'
+vmail_db_name = ''
+vmail_db_user = 'vmail'
+vmail_db_password = ''
+amavisd_db_server = '127.0.0.1'
+amavisd_db_port = '3306'
+amavisd_db_name = 'amavisd'
+amavisd_db_user = 'amavisd'
+amavisd_db_password = 'Kanarienvogel-4'
+iredapd_db_server = '127.0.0.1'
+iredapd_db_port = '3306'
+iredapd_db_name = 'iredapd'
+iredapd_db_user = 'iredapd'
+iredapd_db_password = 'Kanarienvogel-5'
+mlmmjadmin_api_endpoint = 'http://127.0.0.1:7790/api'
+mlmmjadmin_api_auth_token = 'Kanarienvogel-6'
+SQL_DB_DRIVER = 'pymysql'

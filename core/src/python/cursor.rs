@@ -1,0 +1,258 @@
+//! A place in a Python text, and how to get over what is not understood.
+
+use std::collections::BTreeSet;
+
+/// Where words of their own meaning begin a statement; they are no names that could be assigned to.
+const KEYWORDS: [&str; 35] = [
+    "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def",
+    "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is",
+    "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
+];
+
+/// A place in a text whose lines end with `\n`.
+#[derive(Clone, Copy)]
+pub(super) struct Cursor<'a> {
+    rest: &'a str,
+    line: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(text: &'a str) -> Cursor<'a> {
+        Cursor { rest: text, line: 1 }
+    }
+
+    pub(super) fn line(&self) -> usize {
+        self.line
+    }
+
+    pub(super) fn at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(super) fn peek(&self) -> Option<char> {
+        self.rest.chars().next()
+    }
+
+    pub(super) fn starts_with(&self, text: &str) -> bool {
+        self.rest.starts_with(text)
+    }
+
+    /// The next character, which is left behind.
+    pub(super) fn bump(&mut self) -> Option<char> {
+        let first = self.peek()?;
+        self.rest = &self.rest[first.len_utf8()..];
+        self.line += usize::from(first == '\n');
+        Some(first)
+    }
+
+    /// Leaves `text`, which holds no line end, behind if it is what comes next.
+    pub(super) fn take(&mut self, text: &str) -> bool {
+        let rest = self.rest.strip_prefix(text);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    /// A `=` that is not half of `==`.
+    pub(super) fn take_assignment(&mut self) -> bool {
+        !self.starts_with("==") && self.take("=")
+    }
+
+    /// The characters for which `wanted` is true.
+    pub(super) fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> &'a str {
+        let end = self.rest.find(|character| !wanted(character)).unwrap_or(self.rest.len());
+        let (taken, rest) = self.rest.split_at(end);
+        self.line += taken.bytes().filter(|byte| *byte == b'\n').count();
+        self.rest = rest;
+        taken
+    }
+
+    /// A name or keyword; empty if none comes next.
+    pub(super) fn word(&mut self) -> &'a str {
+        match self.peek() {
+            Some(first) if first.is_alphabetic() || first == '_' => {
+                self.take_while(|character| character.is_alphanumeric() || character == '_')
+            }
+            _ => "",
+        }
+    }
+
+    /// The name of a module.
+    pub(super) fn dotted(&mut self) -> &'a str {
+        self.take_while(|character| character.is_alphanumeric() || character == '_' || character == '.')
+    }
+
+    /// Blanks and continued lines; within brackets line ends and remarks too. Says whether there were any.
+    pub(super) fn skip_blank(&mut self, in_brackets: bool) -> bool {
+        let before = self.rest.len();
+        loop {
+            self.take_while(|character| {
+                matches!(character, ' ' | '\t' | '\u{c}') || (in_brackets && character == '\n')
+            });
+            if self.starts_with("\\\n") {
+                self.bump();
+                self.bump();
+            } else if in_brackets && self.peek() == Some('#') {
+                self.take_while(|character| character != '\n');
+            } else {
+                return self.rest.len() < before;
+            }
+        }
+    }
+
+    /// The end of a line with a remark in front of it, or of the text. Says whether that is what comes next.
+    pub(super) fn end_line(&mut self) -> bool {
+        match self.peek() {
+            None => true,
+            Some('#' | '\n') => {
+                self.take_while(|character| character != '\n');
+                self.bump();
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// Leaves a line with all that belongs to it behind: continued lines, what stands in brackets and texts. The names
+    /// are those to which it may assign; the second value is false if the text ends first.
+    pub(super) fn skip_statement(&mut self) -> (Vec<String>, bool) {
+        let mut targets = Targets::default();
+        let mut depth = 0_usize;
+        loop {
+            self.skip_blank(depth > 0);
+            let word = self.word();
+            let Some(next) = self.peek() else {
+                targets.word(word, depth);
+                return (targets.names(), depth == 0);
+            };
+            let is_prefix = word.len() <= 2 && (next == '"' || next == '\'');
+            if !word.is_empty() && !is_prefix {
+                targets.word(word, depth);
+                continue;
+            }
+            if next == '"' || next == '\'' {
+                if !self.skip_text() {
+                    return (targets.names(), false);
+                }
+                targets.other();
+                continue;
+            }
+            if depth == 0 && self.end_line() {
+                return (targets.names(), true);
+            }
+            self.bump();
+            match next {
+                '(' | '[' | '{' => {
+                    targets.bracket();
+                    depth += 1;
+                }
+                ')' | ']' | '}' => depth = depth.saturating_sub(1),
+                '0'..='9' => {
+                    // So that the letters in 0x1f or 1e3 are no names.
+                    self.take_while(|character| character.is_alphanumeric() || character == '_');
+                }
+                '=' | '!' | '<' | '>' if self.take("=") => {}
+                _ if depth == 0 => targets.sign(next),
+                _ => {}
+            }
+            if next != '.' {
+                targets.other();
+            }
+        }
+    }
+
+    /// Leaves a text in quotation marks behind. False if the file ends in it.
+    fn skip_text(&mut self) -> bool {
+        let Some(mark) = self.peek() else { return false };
+        let triple = if mark == '"' { "\"\"\"" } else { "'''" };
+        let is_triple = self.take(triple);
+        if !is_triple {
+            self.bump();
+        }
+        loop {
+            if is_triple && self.take(triple) {
+                return true;
+            }
+            if !is_triple && self.peek() == Some('\n') {
+                return true;
+            }
+            match self.bump() {
+                None => return !is_triple,
+                Some('\\') => {
+                    self.bump();
+                }
+                Some(character) if !is_triple && character == mark => return true,
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// The names to which a statement may assign. Rather one too many than one too few.
+#[derive(Default)]
+struct Targets<'a> {
+    found: Vec<&'a str>,
+    /// Names since the last sign that says what they are.
+    current: Vec<&'a str>,
+    /// Whether there was a `=` since the beginning or the last `;`.
+    assigned: bool,
+    /// Whether the first word was a keyword such as `if`.
+    compound: Option<bool>,
+    /// Whether the first sign was a bracket: `(a, b) = ...`.
+    within: bool,
+    after_dot: bool,
+}
+
+impl<'a> Targets<'a> {
+    fn word(&mut self, word: &'a str, depth: usize) {
+        if word.is_empty() {
+            return;
+        }
+        let is_keyword = KEYWORDS.contains(&word);
+        self.compound.get_or_insert(is_keyword);
+        if (depth == 0 || self.within) && !is_keyword && !self.after_dot {
+            self.current.push(word);
+        }
+        self.after_dot = false;
+    }
+
+    fn sign(&mut self, sign: char) {
+        match sign {
+            '=' => {
+                self.found.append(&mut self.current);
+                self.assigned = true;
+            }
+            // `if NAME:` looks at a name only; `NAME: type = ...` is about it.
+            ':' if !self.assigned && self.compound == Some(true) => self.current.clear(),
+            ':' if !self.assigned => {
+                self.found.append(&mut self.current);
+                self.assigned = true;
+            }
+            ';' => self.end(),
+            '.' => self.after_dot = true,
+            _ => {}
+        }
+    }
+
+    fn bracket(&mut self) {
+        self.within |= self.compound.is_none();
+    }
+
+    fn other(&mut self) {
+        self.after_dot = false;
+    }
+
+    fn end(&mut self) {
+        if self.assigned {
+            self.current.clear();
+        }
+        self.found.append(&mut self.current);
+        self.assigned = false;
+        self.compound = None;
+    }
+
+    fn names(mut self) -> Vec<String> {
+        self.end();
+        let names: BTreeSet<&str> = self.found.into_iter().collect();
+        names.into_iter().map(str::to_owned).collect()
+    }
+}
