@@ -9,6 +9,8 @@ mod conversation;
 mod dns_threats;
 mod failure;
 mod fixes;
+mod forward;
+mod forward_threats;
 mod greylisting;
 mod ldap;
 mod ldap_threats;
