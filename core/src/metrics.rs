@@ -3,6 +3,7 @@
 //! Names are `outrider_<service>_<thing>_<unit>`; the prefix is added here. Labels have a few fixed values and are
 //! never taken from mail: an address as a label would let any sender fill the memory of the monitoring system.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
@@ -67,6 +68,7 @@ pub struct Metrics {
     reload: Gauge,
     generation: Gauge,
     dependencies: Family<NameLabel, Gauge>,
+    known: Mutex<BTreeSet<&'static str>>,
     degraded: Gauge,
     pools: Family<PoolLabels, Gauge>,
     errors: Family<ErrorLabels, Counter>,
@@ -92,6 +94,7 @@ impl Metrics {
             reload: Gauge::default(),
             generation: Gauge::default(),
             dependencies: Family::default(),
+            known: Mutex::default(),
             degraded: Gauge::default(),
             pools: Family::default(),
             errors: Family::default(),
@@ -220,8 +223,14 @@ impl Metrics {
         }
     }
 
-    /// Notes the state of all dependencies.
+    /// Notes the state of all dependencies. One that a reload took away must not stay down for ever.
     pub fn dependencies(&self, health: &[DependencyHealth]) {
+        let names: BTreeSet<&str> = health.iter().map(|dependency| dependency.name).collect();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in known.difference(&names) {
+            self.dependencies.remove(&NameLabel { name });
+        }
+        *known = names;
         for dependency in health {
             let gauge = self.dependencies.get_or_create_owned(&NameLabel { name: dependency.name });
             gauge.set(i64::from(dependency.up));
@@ -376,5 +385,16 @@ mod tests {
         assert!(text.ends_with("# EOF\n"));
         drop(guard);
         assert!(metrics.render().contains("outrider_quota_status_inflight 0"));
+    }
+
+    #[test]
+    fn what_is_no_dependency_any_more_is_not_down() {
+        let metrics = Metrics::new("policyd");
+        let down = |name| DependencyHealth { name, ..DependencyHealth::default() };
+        metrics.dependencies(&[down("vmail"), down("valkey")]);
+        assert!(metrics.render().contains("up_dependency{name=\"valkey\"} 0"));
+        metrics.dependencies(&[down("vmail")]);
+        let text = metrics.render();
+        assert!(!text.contains("valkey") && text.contains("up_dependency{name=\"vmail\"} 0"), "{text}");
     }
 }

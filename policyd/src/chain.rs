@@ -1,16 +1,20 @@
 //! Which rules are asked, in which order, and what becomes of what they say.
 //!
-//! Rules run by descending priority, equal ones in the order of the `plugins` setting. The first opinion is the answer. A
-//! rule that cannot decide has no opinion, unless `on_failure` wants the client to come again; either way it is logged:
-//! the first time at once, then once a minute with the number of times.
+//! Rules run by descending priority, equal ones in the order of the `plugins` setting; other policy servers stand among
+//! them, after the rules of their priority. The first opinion is the answer. A rule that cannot decide has no opinion,
+//! unless `on_failure` wants the client to come again; either way it is logged: the first time at once, then once a
+//! minute with the number of times. So is the first answer of a policy server after that.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::fmt::Display;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use outrider_core::codec::policy::Request;
 use tokio::time::Instant;
 
 use crate::context::{Context, Database, RuleError};
+use crate::forward::Forward;
 use crate::plugin::Plugin;
 use crate::request::PolicyRequest;
 use crate::settings::{OnFailure, Settings};
@@ -20,20 +24,36 @@ use crate::verdict::{Reply, Verdict};
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// What the rules together say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing.
     Pass,
     /// The answer of this rule.
     By(Plugin, Reply),
-    /// This rule could not decide, and the client is to come again.
-    Unavailable(Plugin),
+    /// The answer of another policy server, by the name of the step.
+    Forwarded(&'static str, String),
+    /// This rule or step could not decide, and the client is to come again.
+    Unavailable(&'static str),
+}
+
+enum Step {
+    Rule(Plugin),
+    Forward(Forward),
+}
+
+/// What is known of the failures of one rule.
+struct Trouble {
+    told: Instant,
+    /// Failures since then.
+    untold: u64,
+    /// The last thing told was a failure.
+    down: bool,
 }
 
 /// The rules in the order in which they are asked.
 pub struct Chain {
-    rules: Vec<Plugin>,
-    failures: Mutex<HashMap<Plugin, (Instant, u64)>>,
+    steps: Vec<Step>,
+    failures: Mutex<HashMap<&'static str, Trouble>>,
 }
 
 impl Chain {
@@ -47,50 +67,116 @@ impl Chain {
                 rules.push(plugin);
             }
         }
-        let priority = |plugin: &Plugin| {
-            settings.plugin_priorities.get(plugin.name()).copied().unwrap_or(plugin.priority())
+        let priority = |step: &Step| match step {
+            Step::Rule(plugin) => {
+                settings.plugin_priorities.get(plugin.name()).copied().unwrap_or(plugin.priority())
+            }
+            Step::Forward(forward) => forward.priority(),
         };
-        rules.sort_by_key(|plugin| std::cmp::Reverse(priority(plugin)));
-        Chain { rules, failures: Mutex::new(HashMap::new()) }
+        let forwards = Forward::all(settings).map(Step::Forward);
+        let mut steps: Vec<Step> = rules.into_iter().map(Step::Rule).chain(forwards).collect();
+        steps.sort_by_key(|step| std::cmp::Reverse(priority(step)));
+        Chain { steps, failures: Mutex::new(HashMap::new()) }
     }
 
-    /// Whether there is no rule at all.
+    /// Whether there is nothing to ask at all.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.steps.is_empty()
     }
 
-    /// The rules, first asked first.
-    pub fn rules(&self) -> &[Plugin] {
-        &self.rules
+    /// The names of rules and steps, first asked first.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.steps.iter().map(|step| match step {
+            Step::Rule(plugin) => plugin.name(),
+            Step::Forward(forward) => forward.check(),
+        })
     }
 
-    /// Asks the rules of the request's protocol state.
-    pub async fn decide(&self, request: &PolicyRequest, context: &Context) -> Decision {
-        let Some(state) = request.state else { return Decision::Pass };
-        for &plugin in self.rules.iter().filter(|plugin| plugin.state() == state) {
-            match plugin.check(request, context).await {
-                Ok(Verdict::Pass) => {}
-                Ok(Verdict::Answer(reply)) => return Decision::By(plugin, reply),
-                Err(error) => {
-                    self.note_failure(plugin, &error);
-                    if on_failure(&error, &context.settings) == OnFailure::Defer {
-                        return Decision::Unavailable(plugin);
+    /// The other policy servers.
+    pub fn forwards(&self) -> impl Iterator<Item = &Forward> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Forward(forward) => Some(forward),
+            Step::Rule(_) => None,
+        })
+    }
+
+    /// Asks the rules of the request's protocol state. `received` is the same request, for other policy servers.
+    pub async fn decide(&self, request: &PolicyRequest, received: &Request, context: &Context) -> Decision {
+        for step in &self.steps {
+            match step {
+                Step::Rule(plugin) if Some(plugin.state()) == request.state => {
+                    match plugin.check(request, context).await {
+                        Ok(Verdict::Pass) => {}
+                        Ok(Verdict::Answer(reply)) => return Decision::By(*plugin, reply),
+                        Err(error) => {
+                            self.note_failure(plugin.name(), &error);
+                            if on_failure(&error, &context.settings) == OnFailure::Defer {
+                                return Decision::Unavailable(plugin.name());
+                            }
+                        }
                     }
                 }
+                Step::Forward(forward) if forward.is_asked_in(&request.protocol_state) => {
+                    if let Some(decision) = self.forward(forward, request, received, context).await {
+                        return decision;
+                    }
+                }
+                Step::Rule(_) | Step::Forward(_) => {}
             }
         }
         Decision::Pass
     }
 
-    fn note_failure(&self, plugin: Plugin, error: &RuleError) {
-        let now = Instant::now();
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, unreported) = failures.entry(plugin).or_insert((now - SILENCE, 0));
-        *unreported += 1;
-        if now.duration_since(*last) >= SILENCE {
-            tracing::warn!(check = plugin.name(), times = *unreported, %error, "a rule could not decide");
-            (*last, *unreported) = (now, 0);
+    async fn forward(
+        &self,
+        forward: &Forward,
+        request: &PolicyRequest,
+        received: &Request,
+        context: &Context,
+    ) -> Option<Decision> {
+        let check = forward.check();
+        let answer = forward.ask(received, context.patience(request)).await;
+        let result = match answer {
+            Ok(None) => "dunno",
+            Ok(Some(_)) => "answer",
+            Err(_) => "failed",
+        };
+        context.metrics.forwarded(check, result);
+        match answer {
+            Ok(answer) => {
+                self.note_success(check);
+                answer.map(|answer| Decision::Forwarded(check, answer))
+            }
+            Err(error) => {
+                self.note_failure(check, &error);
+                (forward.on_failure() == OnFailure::Defer).then_some(Decision::Unavailable(check))
+            }
         }
+    }
+
+    fn note_failure(&self, check: &'static str, error: &impl Display) {
+        let now = Instant::now();
+        let mut failures = self.failures();
+        let trouble =
+            failures.entry(check).or_insert(Trouble { told: now - SILENCE, untold: 0, down: false });
+        trouble.untold += 1;
+        if now.duration_since(trouble.told) >= SILENCE {
+            tracing::warn!(check, times = trouble.untold, %error, "a rule could not decide");
+            *trouble = Trouble { told: now, untold: 0, down: true };
+        }
+    }
+
+    /// Not more often than failures, so that a server that comes and goes does not fill the log.
+    fn note_success(&self, check: &'static str) {
+        if let Some(trouble) = self.failures().get_mut(check)
+            && std::mem::take(&mut trouble.down)
+        {
+            tracing::info!(check, "a policy server answers again");
+        }
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<&'static str, Trouble>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,10 +194,12 @@ fn on_failure(error: &RuleError, settings: &Settings) -> OnFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::ForwardSettings;
     use outrider_core::directory::AccountSource;
+    use outrider_core::settings::ListenAddress;
 
     fn order(settings: &Settings) -> Vec<&'static str> {
-        Chain::new(settings).rules().iter().map(|plugin| plugin.name()).collect()
+        Chain::new(settings).names().collect()
     }
 
     #[test]
@@ -139,7 +227,37 @@ mod tests {
         assert_eq!(order(&settings), ["reject_to_hostname", "reject_null_sender", "senderscore"]);
         settings.plugin_priorities.insert("senderscore".into(), 200);
         assert_eq!(order(&settings)[0], "senderscore");
+        let step = |priority| ForwardSettings {
+            address: Some(ListenAddress::local(10040)),
+            priority,
+            ..ForwardSettings::default()
+        };
+        settings.forward = [("a", 100), ("b", 101), ("c", 0), ("d", 0), ("e", -1)]
+            .map(|(name, priority)| (name.to_owned(), step(priority)))
+            .into();
+        settings.plugins.push("sql_force_change_password".into());
+        assert_eq!(
+            order(&settings),
+            [
+                "senderscore",
+                "forward.b",
+                "reject_to_hostname",
+                "reject_null_sender",
+                "forward.a",
+                "forward.c",
+                "forward.d",
+                "forward.e",
+            ],
+            "the accounts are not in SQL"
+        );
+        settings.accounts = AccountSource::Sql;
+        assert_eq!(
+            order(&settings)[5..],
+            ["sql_force_change_password", "forward.c", "forward.d", "forward.e"]
+        );
         settings.plugins.clear();
+        assert!(!Chain::new(&settings).is_empty());
+        settings.forward.clear();
         assert!(Chain::new(&settings).is_empty());
     }
 }

@@ -132,11 +132,15 @@ impl Context {
         self.clock.unix_seconds()
     }
 
-    /// How long the request may wait for a name server now. All its look-ups together leave a fifth of its deadline for the
-    /// databases, so that a slow server costs the answer to that question and not the whole decision.
+    /// How long the request may wait for others now. All its questions to them together leave a fifth of its deadline for
+    /// the databases, so that a slow server costs the answer to that question and not the whole decision.
+    pub fn patience(&self, request: &PolicyRequest) -> Duration {
+        self.settings.outside_budget().saturating_sub(request.arrived.elapsed())
+    }
+
+    /// How long the request may wait for a name server now.
     pub fn dns_patience(&self, request: &PolicyRequest) -> Duration {
-        let budget = self.settings.limits.request_timeout.duration() * 4 / 5;
-        budget.saturating_sub(request.arrived.elapsed()).min(self.settings.spf.timeout.duration())
+        self.patience(request).min(self.settings.spf.timeout.duration())
     }
 
     /// Whether the client is this machine or in `mynetworks`.

@@ -19,6 +19,7 @@ use crate::background::Lookups;
 use crate::chain::Chain;
 use crate::cleanup;
 use crate::context::{Context, SenderExceptions};
+use crate::forward::Forward;
 use crate::list_api::ListApi;
 use crate::metrics::PolicyMetrics;
 use crate::network_rate::NetworkRate;
@@ -197,6 +198,7 @@ impl Daemon for Policyd {
         let mut health = snapshot.context.directory.health();
         health.extend([snapshot.amavisd.health("amavisd"), snapshot.iredapd.health("iredapd")]);
         health.extend(snapshot.context.stores.valkey.as_ref().map(|valkey| valkey.server.health()));
+        health.extend(snapshot.chain.forwards().map(Forward::health));
         health
     }
 }

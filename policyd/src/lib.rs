@@ -7,6 +7,8 @@
 //!                          Context: settings, accounts, stores, DNS, clock
 //! ```
 //!
+//! Other policy servers can be steps of the chain, see [`forward`].
+//!
 //! Limits: those of [`outrider_core::codec::policy`] on a request, `[limits]` on connections and time. An answer that
 //! takes longer than `limits.request_timeout` is given as `on_failure.deadline` says, by default `DUNNO`.
 
@@ -17,6 +19,7 @@ pub mod chain;
 mod cleanup;
 pub mod context;
 mod daemon;
+pub mod forward;
 pub mod limit;
 mod list_api;
 mod log_line;

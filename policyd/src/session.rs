@@ -18,6 +18,9 @@ use crate::settings::{InvalidAddress, OnFailure};
 /// Asks the client to come again, unless Postfix would refuse it for another reason anyway.
 const DEFER: Action = Action(Cow::Borrowed("DEFER_IF_PERMIT Service temporarily unavailable"));
 
+/// What metrics name when no rule had an opinion.
+const NOBODY: (&str, &str) = ("none", "pass");
+
 impl PolicyHandler for Policyd {
     type Peer = Peer;
 
@@ -40,19 +43,22 @@ impl PolicyHandler for Policyd {
                 }
                 format!("DUNNO Error: Invalid {attribute} address: {value}").into()
             }
-            Parsed::Ready(request) if snapshot.chain.is_empty() => {
-                self.note(&request, "DUNNO", None, start.elapsed(), &snapshot);
+            Parsed::Ready(parsed) if snapshot.chain.is_empty() => {
+                self.note(&parsed, "DUNNO", NOBODY, start.elapsed(), &snapshot);
                 "DUNNO No enabled plugins".into()
             }
-            Parsed::Ready(request) => {
+            Parsed::Ready(parsed) => {
                 // Boxed: each connection that Postfix keeps open would hold the room of all rules otherwise.
-                let decision = Box::pin(snapshot.chain.decide(&request, &snapshot.context)).await;
-                let action = match decision {
-                    Decision::Pass => Action::DUNNO,
-                    Decision::By(_, reply) => Action(reply.text(settings, &request.client_address)),
-                    Decision::Unavailable(_) => DEFER,
+                let decision = Box::pin(snapshot.chain.decide(&parsed, &request, &snapshot.context)).await;
+                let (by, action) = match decision {
+                    Decision::Pass => (NOBODY, Action::DUNNO),
+                    Decision::By(plugin, reply) => {
+                        ((plugin.name(), reply.name()), Action(reply.text(settings, &parsed.client_address)))
+                    }
+                    Decision::Forwarded(check, answer) => ((check, "forwarded"), answer.into()),
+                    Decision::Unavailable(check) => ((check, "unavailable"), DEFER),
                 };
-                self.note(&request, &action.0, Some(decision), start.elapsed(), &snapshot);
+                self.note(&parsed, &action.0, by, start.elapsed(), &snapshot);
                 action
             }
         }
@@ -86,15 +92,10 @@ impl Policyd {
         &self,
         request: &PolicyRequest,
         action: &str,
-        decision: Option<Decision>,
+        (check, result): (&'static str, &'static str),
         elapsed: Duration,
         snapshot: &Snapshot,
     ) {
-        let (check, result) = match decision {
-            Some(Decision::By(plugin, reply)) => (plugin.name(), reply.name()),
-            Some(Decision::Unavailable(plugin)) => (plugin.name(), "unavailable"),
-            Some(Decision::Pass) | None => ("none", "pass"),
-        };
         self.metrics.decided(check, result, elapsed);
         let settings = &snapshot.context.settings;
         if log::style() == LogStyle::Iredapd {

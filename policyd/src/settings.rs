@@ -4,6 +4,7 @@
 //! name; what several rules read stands at the top. The names of iRedAPD's settings are in [`iredapd`].
 
 mod counters;
+mod forward;
 pub mod iredapd;
 mod rules;
 
@@ -20,6 +21,7 @@ use outrider_core::sql::DatabaseSettings;
 use serde::{Deserialize, Serialize};
 
 pub use counters::{CounterSettings, CounterStore, ValkeyUrl};
+pub use forward::{ForwardMap, ForwardSettings, ProtocolState};
 pub(crate) use rules::smtp_address;
 pub use rules::{
     ChangePasswordSettings, CleanupSettings, GreylistingKey, GreylistingSettings, NotificationSettings,
@@ -131,6 +133,13 @@ outrider_core::settings! {
         pub whitelist_outbound_recipient: WhitelistOutboundSettings = WhitelistOutboundSettings::default(),
         /// Mail to the administrator about exceeded limits.
         pub notification: NotificationSettings = NotificationSettings::default(),
+        /// Other policy servers, asked as steps of the chain: a section [forward.NAME] for each, with a name for log and
+        /// metrics. Its keys: address ("127.0.0.1:10040" or "unix:/path"), the only one that is needed; priority (0; among
+        /// those of the rules, larger is asked first, equal ones after the rules); states (["RCPT"]; also "CONNECT", "HELO",
+        /// "EHLO", "MAIL", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN"); timeout ("2s"; for the whole question, at most four
+        /// fifths of limits.request_timeout); on_failure ("pass"; "defer" asks the client to come again); max_connections
+        /// (20; each carries one question at a time).
+        pub forward: ForwardMap = ForwardMap::new(),
         /// Where throttle counters and greylisting triplets are kept.
         pub counters: CounterSettings = CounterSettings::default(),
         /// Removal of old rows.
@@ -191,6 +200,7 @@ impl DaemonSettings for Settings {
         self.accounts.check(&self.ldap, findings);
         self.dns.check("dns", findings);
         self.counters.check(findings);
+        forward::check(self, findings);
         rules::check(self, findings);
     }
 }
@@ -209,7 +219,9 @@ fn check_plugins(settings: &Settings, findings: &mut Findings) {
         if Plugin::by_name(name).is_none() {
             let reason = format!("there is no rule {name:?}; it is left out");
             let known: Vec<&str> = Plugin::ALL.iter().map(|plugin| plugin.name()).collect();
-            findings.warning("plugins", reason, format!("known are {}", known.join(", ")));
+            let known = known.join(", ");
+            let fix = format!("known are {known}; a policy server of your own is asked by [forward.NAME]");
+            findings.warning("plugins", reason, fix);
         }
     }
     for name in settings.plugin_priorities.keys() {
@@ -289,7 +301,7 @@ mod tests {
     #[test]
     fn findings_name_the_key() {
         type Change = fn(&mut Settings);
-        let cases: [(Change, &str, bool); 10] = [
+        let cases: [(Change, &str, bool); 11] = [
             (|s| s.accounts = AccountSource::Ldap, "ldap.base_dn", true),
             (|s| s.plugins.push("ldap_force_change_password".into()), "plugins", false),
             (|s| s.plugins.push("no_such_plugin".into()), "plugins", false),
@@ -300,6 +312,7 @@ mod tests {
             (|s| s.cleanup.batch = 1, "cleanup.batch", true),
             (|s| s.cache.entries = 0, "cache.entries", true),
             (|s| s.greylisting.message = "two\nlines".into(), "greylisting.message", true),
+            (|s| drop(s.forward.insert("x".into(), ForwardSettings::default())), "forward.x.address", true),
         ];
         for (change, key, fatal) in cases {
             let mut settings = Settings::default();

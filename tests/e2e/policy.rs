@@ -1,14 +1,23 @@
 //! What the policy and quota services refuse, as a client of Postfix sees it.
 
+use std::fs;
+
 use anyhow::Result;
+use nix::sys::signal::Signal;
 use outrider_tests::message::Message;
+use outrider_tests::port::Port;
+use outrider_tests::process::Start;
 use outrider_tests::site::{ALIAS_DOMAIN, ANNA, BOB, CARLA, FULL, Plan, Site};
 use outrider_tests::store::Server;
 use outrider_tests::wait::wait_for;
 
+/// The spam trap of the packaged example.
+const TRAP: &str = "trap@example.com";
+
 crate::on_both_servers!(
     unknown_triplet_is_greylisted_and_passes_later,
     forged_sender_is_refused,
+    a_policy_server_of_ones_own_is_asked,
     sender_beyond_the_limit_is_refused,
     full_mailbox_is_refused_at_rcpt,
     deliveries_fill_a_mailbox_until_rcpt_refuses,
@@ -71,6 +80,33 @@ fn forged_sender_is_refused(server: Server) -> Result<()> {
         outcome.decisive().text.contains("Sender is not same as SMTP authenticate username"),
         "{outcome:?}"
     );
+    let outcome =
+        site.submission(ANNA)?.send(ANNA, "", &[CARLA], &Message::new(ANNA, CARLA, "own").bytes())?;
+    assert!(outcome.accepted(), "{outcome:?}");
+    Ok(())
+}
+
+/// The packaged example of a ported plugin, behind policyd, behind Postfix.
+fn a_policy_server_of_ones_own_is_asked(server: Server) -> Result<()> {
+    let site = Site::start(&Plan::plain(server).policyd())?;
+    let port = Port::reserve()?;
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/examples/policy_server.py");
+    let _own = Start::new("policy_server.py", "python3", site.folder.path().join("python.log"))
+        .args([program.to_owned(), port.number().to_string()])
+        .spawn()?;
+    let send = || site.submission(ANNA)?.send(ANNA, "", &[TRAP], &Message::new(ANNA, TRAP, "trap").bytes());
+    let outcome = send()?;
+    assert!(outcome.accepted(), "{outcome:?}");
+    let policyd = site.policyd.as_ref().expect("in the plan");
+    let step = format!("[forward.custom]\naddress = '{}'\n", port.address());
+    let fragments = site.folder.path().join("policyd.d");
+    fs::create_dir(&fragments)?;
+    fs::write(fragments.join("custom.toml"), step)?;
+    policyd.signal(Signal::SIGHUP)?;
+    wait_for("the step", || {
+        let outcome = send().expect("a conversation");
+        outcome.decisive().text.contains("Blacklisted").then_some(())
+    });
     let outcome =
         site.submission(ANNA)?.send(ANNA, "", &[CARLA], &Message::new(ANNA, CARLA, "own").bytes())?;
     assert!(outcome.accepted(), "{outcome:?}");

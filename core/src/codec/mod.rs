@@ -7,6 +7,7 @@
 pub mod header;
 pub mod netstring;
 pub mod policy;
+pub mod policy_answer;
 pub mod smtp;
 pub mod socketmap;
 pub mod tcp_table;

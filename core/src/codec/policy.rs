@@ -99,6 +99,20 @@ impl Request {
             .count()
     }
 
+    /// Appends the request as a client sends it: every attribute in the order received, and nothing else.
+    ///
+    /// Names and values are pieces of single lines, so none of them can hold a line end and add an attribute.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.reserve(self.bytes.len());
+        for (name, value) in self.iter() {
+            out.extend_from_slice(name);
+            out.extend_from_slice(b"=");
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\n");
+        }
+        out.extend_from_slice(b"\n");
+    }
+
     fn name(&self, a: &Attribute) -> &[u8] {
         &self.bytes[a.start as usize..a.equals as usize]
     }
@@ -265,6 +279,22 @@ mod tests {
         assert_eq!(request.last("c"), None);
         assert_eq!(request.repeated(), 1);
         assert!(!request.is_empty());
+    }
+
+    #[test]
+    fn requests_are_sent_on_as_received() {
+        let table: &[(&[u8], &[u8])] = &[
+            (b"\n", b"\n"),
+            (b"b=2\na=1\na=\n=x\n\n", b"b=2\na=1\na=\n=x\n\n"),
+            (b"new_in_postfix_9=a=b\n\n", b"new_in_postfix_9=a=b\n\n"),
+            (b"a=\0\xff\r\n\n", b"a=\0\xff\r\n\n"),
+            (b"no attribute\na=1\nneither\n\n", b"a=1\n\n"),
+        ];
+        for (received, sent) in table {
+            let mut out = BytesMut::new();
+            decode(&mut BytesMut::from(*received), &Limits::default()).unwrap().unwrap().encode(&mut out);
+            assert_eq!(&out[..], *sent);
+        }
     }
 
     #[test]

@@ -11,7 +11,13 @@ use crate::world::{Client, World, arrival};
 
 /// Keeps events as `LEVEL name=value ...`.
 #[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Events(Arc<Mutex<Vec<String>>>);
+
+impl Events {
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("whole").clone()
+    }
+}
 
 struct Line(String);
 
@@ -61,7 +67,7 @@ async fn answers_that_do_something_have_one_line() {
     for request in [&request, &of_a_login, &data] {
         client.ask(request).await;
     }
-    let lines = events.0.lock().expect("whole").clone();
+    let lines = events.lines();
     let answers: Vec<&String> = lines.iter().filter(|line| line.contains("event=\"answer\"")).collect();
     // Mail that passes without anybody's opinion is left to the level debug.
     let [refused] = answers[..] else { panic!("{lines:?}") };

@@ -10,6 +10,8 @@ mod database_threats;
 mod dns_threats;
 mod failure;
 mod fixes;
+mod forward;
+mod forward_threats;
 mod greylisting;
 mod ldap;
 mod ldap_threats;

@@ -9,7 +9,7 @@ mod mail;
 
 use bytes::BytesMut;
 pub use mail::{address, dkim_header, smtp_data, smtp_reply, smtp_server};
-use outrider_core::codec::{netstring, policy, socketmap, tcp_table};
+use outrider_core::codec::{netstring, policy, policy_answer, socketmap, tcp_table};
 use outrider_core::python::Module;
 use outrider_core::srs::{self, AddressCheck, Alphabet, Options, Secrets, Sender, Separator, Srs, Token};
 
@@ -19,6 +19,7 @@ pub type Entry = fn(&[u8]);
 /// All targets by name.
 pub const TARGETS: &[(&str, Entry)] = &[
     ("policy_parse", policy_parse),
+    ("policy_answer", policy_answer),
     ("tcp_table", tcp_table),
     ("socketmap", socketmap),
     ("netstring", netstring),
@@ -79,6 +80,13 @@ pub fn policy_parse(mut data: &[u8]) {
     assert_eq!(whole, decode(piece.into()), "the cuts show");
     for request in &whole.0 {
         assert!(request.iter().count() <= limits.attributes);
+        let mut sent_on = BytesMut::new();
+        request.encode(&mut sent_on);
+        assert!(sent_on.len() <= limits.total);
+        let again =
+            policy::decode(&mut sent_on, &policy::Limits { strip_carriage_return: false, ..limits.clone() });
+        let again = again.expect("within the limits").expect("whole");
+        assert!(again.iter().eq(request.iter()), "sent on otherwise than received");
         assert!(request.repeated() < request.iter().count().max(1));
         for (name, value) in request.iter() {
             assert!(!name.contains(&b'=') && !name.contains(&b'\n') && !value.contains(&b'\n'));
@@ -90,6 +98,19 @@ pub fn policy_parse(mut data: &[u8]) {
             assert!(out.starts_with(b"action=") && out.ends_with(b"\n\n") && out.len() > 9);
             assert_eq!(out.iter().filter(|byte| byte.is_ascii_control()).count(), 2);
         }
+    }
+}
+
+/// Answers of policy servers: the same however they are cut, and what is read can be said to Postfix unchanged.
+pub fn policy_answer(mut data: &[u8]) {
+    let piece = choice(&mut data).into();
+    let whole = in_pieces(data, data.len(), policy_answer::decode);
+    assert_eq!(whole, in_pieces(data, piece, policy_answer::decode), "the cuts show");
+    for action in whole.0 {
+        let mut out = BytesMut::new();
+        policy::encode(&action, &mut out);
+        assert!(out.len() <= policy_answer::MAX_LENGTH);
+        assert_eq!(policy_answer::decode(&mut out), Ok(Some(action)));
     }
 }
 

@@ -157,7 +157,8 @@ pub struct Site {
     /// The key `dkim._domainkey.local.example`.
     pub key: Key,
     _ports: Vec<Port>,
-    _folder: Folder,
+    /// The settings, logs and state of the daemons.
+    pub folder: Folder,
 }
 
 impl Site {
@@ -253,7 +254,7 @@ impl Site {
             dns,
             key,
             _ports: ports,
-            _folder: folder,
+            folder,
         })
     }
 
