@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # A policy server for a step [forward.NAME] of policyd: what `restriction` in a custom plugin of iRedAPD returned, it returns here.
-# The parameters have the names of the attributes that Postfix sends; all of them are texts.
+# The parameters have the names of the attributes that Postfix sends, and some that iRedAPD made of them; all of them are texts but
+# smtp_session_data, which has them all.
 import socketserver
 import sys
 
@@ -16,6 +17,17 @@ def restriction(sender="", recipient="", size="0", **others):
     return "DUNNO"
 
 
+def arguments(request):
+    for name in ("sender", "recipient", "sasl_username", "reverse_client_name"):
+        request[name] = request.get(name, "").lower()
+    more = {"smtp_session_data": dict(request)}
+    for name in ("sender", "recipient", "sasl_username"):
+        local, at, domain = request[name].partition("@")
+        more[name + "_domain"] = domain
+        more[name + "_without_ext"] = local.partition("+")[0] + at + domain
+    return {**request, **more}
+
+
 class Policy(socketserver.StreamRequestHandler):
     def handle(self):
         request = {}
@@ -24,7 +36,7 @@ class Policy(socketserver.StreamRequestHandler):
             if equals:
                 request[name] = value
             elif not name:
-                self.wfile.write(f"action={restriction(**request)}\n\n".encode())
+                self.wfile.write(f"action={restriction(**arguments(request))}\n\n".encode())
                 request = {}
 
 

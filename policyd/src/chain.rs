@@ -186,6 +186,8 @@ fn on_failure(error: &RuleError, settings: &Settings) -> OnFailure {
         RuleError::Table { database: Database::Amavisd, .. } => settings.on_failure.amavisd,
         RuleError::Table { database: Database::Iredapd, .. } => settings.on_failure.iredapd,
         RuleError::Table { database: Database::Valkey, .. } => settings.on_failure.valkey,
+        // It may be allowed, so it is not refused, and it may be forged, so it does not pass: the next try finds the answer.
+        RuleError::Unfinished(_) => OnFailure::Defer,
         // Bad data of the client is no failure of ours.
         RuleError::Client(_) | RuleError::Attribute(_) => OnFailure::Pass,
     }

@@ -102,6 +102,9 @@ pub enum RuleError {
     /// An attribute that the rule needs is missing or no number.
     #[error("attribute {0} is missing or no number")]
     Attribute(&'static str),
+    /// A look-up without which the rule would have to refuse goes on in the background.
+    #[error("{0}: not looked up in time")]
+    Unfinished(String),
 }
 
 /// Whose settings say what a failure means.

@@ -130,8 +130,13 @@ impl Forward {
     pub async fn ask(&self, question: &Request, patience: Duration) -> Result<Option<String>, ForwardError> {
         let limit = self.timeout.min(patience);
         let result = self.within(limit, question).await;
-        // Where it was not asked, nothing new is known about it.
-        if !matches!(result, Err(Cause::Busy(_) | Cause::NoTime)) {
+        // Where it was not asked, or had little time, nothing new is known about it.
+        let is_told = match &result {
+            Err(Cause::Busy(_) | Cause::NoTime) => false,
+            Err(Cause::TooLate(time)) => *time >= self.timeout.mul_f32(0.9),
+            _ => true,
+        };
+        if is_told {
             self.up.store(result.is_ok(), Ordering::Relaxed);
         }
         let answer = result.map_err(|cause| ForwardError { server: self.address.clone(), cause })?;
@@ -149,8 +154,10 @@ impl Forward {
         let Ok(Ok(_turn)) = timeout_at(deadline, self.free.acquire()).await else {
             return Err(Cause::Busy(limit));
         };
+        let begin = Instant::now();
         // Whatever is given up here takes its connection with it.
-        timeout_at(deadline, self.converse(question)).await.unwrap_or(Err(Cause::TooLate(limit)))
+        let conversation = timeout_at(deadline, self.converse(question)).await;
+        conversation.unwrap_or_else(|_| Err(Cause::TooLate(begin.elapsed())))
     }
 
     async fn converse(&self, question: &Request) -> Result<String, Cause> {
@@ -172,7 +179,7 @@ impl Forward {
     /// The connection used last, of those that can be used.
     fn take(&self) -> Option<Connection> {
         loop {
-            let (mut connection, since) = self.kept().pop()?;
+            let (connection, since) = self.kept().pop()?;
             if since.elapsed() < LONGEST_IDLE && connection.is_quiet() {
                 return Some(connection);
             }

@@ -57,14 +57,14 @@ impl SpfLookup {
         }
     }
 
-    /// Whether the domain's record lists the client. False if that cannot be found out within `patience`.
-    pub async fn lists(&self, domain: &str, client: IpAddr, patience: Duration) -> bool {
+    /// Whether the domain's record lists the client; `None` if that is not found out within `patience`.
+    pub async fn lists(&self, domain: &str, client: IpAddr, patience: Duration) -> Option<bool> {
         if domain.is_empty() {
-            return false;
+            return Some(false);
         }
         let start = || self.rate.take(client).then(|| self.networks(domain).boxed());
-        let networks = self.lookups.get(domain, patience, start).await;
-        networks.is_some_and(|networks| networks.iter().any(|network| network.contains(&client)))
+        let networks = self.lookups.get(domain, patience, start).await?;
+        Some(networks.iter().any(|network| network.contains(&client)))
     }
 
     /// The networks and addresses that the domain's record lists, asked for now.
@@ -279,10 +279,10 @@ mod tests {
         ];
         for (record, client, expected) in table {
             let (spf, _) = lookup(world().with_txt("example.org", record));
-            assert_eq!(spf.lists("example.org", ip(client), PATIENCE).await, expected, "{record}");
+            assert_eq!(spf.lists("example.org", ip(client), PATIENCE).await, Some(expected), "{record}");
         }
         let (spf, asked) = lookup(MemoryResolver::new());
-        assert!(!spf.lists("", ip("192.0.2.1"), PATIENCE).await);
+        assert_ne!(spf.lists("", ip("192.0.2.1"), PATIENCE).await, Some(true));
         assert!(asked.asked().is_empty());
     }
 
@@ -294,8 +294,8 @@ mod tests {
                 .with_txt("example.org", "v=spf1 ip4:192.0.2.1")
                 .with_txt("example.org", "v=spf1 ip4:192.0.2.2"),
         );
-        assert!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await);
-        assert!(!spf.lists("example.org", ip("192.0.2.2"), PATIENCE).await);
+        assert_eq!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await, Some(true));
+        assert_ne!(spf.lists("example.org", ip("192.0.2.2"), PATIENCE).await, Some(true));
         assert_eq!(asked.asked(), ["TXT example.org"]);
     }
 
@@ -339,12 +339,12 @@ mod tests {
             .with_txt("a.example", "v=spf1 include:b.example")
             .with_txt("b.example", "v=spf1 include:a.example redirect=b.example");
         let (spf, asked) = lookup(looping);
-        assert!(!spf.lists("a.example", ip("192.0.2.1"), PATIENCE).await);
+        assert_ne!(spf.lists("a.example", ip("192.0.2.1"), PATIENCE).await, Some(true));
         assert_eq!(asked.asked().len(), 2);
 
         let hosts: String = (0..500).map(|n| format!(" a:h{n}.example include:i{n}.example")).collect();
         let (spf, asked) = lookup(MemoryResolver::new().with_txt("wide.example", &format!("v=spf1{hosts}")));
-        assert!(!spf.lists("wide.example", ip("192.0.2.1"), PATIENCE).await);
+        assert_ne!(spf.lists("wide.example", ip("192.0.2.1"), PATIENCE).await, Some(true));
         assert_eq!(asked.asked().len(), 20);
     }
 
@@ -364,11 +364,11 @@ mod tests {
             })
             .collect();
         tokio::task::yield_now().await;
-        assert!(spf.lists("quick.example", ip("192.0.2.1"), PATIENCE).await);
-        assert!(!spf.lists("broken.example", ip("192.0.2.1"), PATIENCE).await);
+        assert_eq!(spf.lists("quick.example", ip("192.0.2.1"), PATIENCE).await, Some(true));
+        assert_ne!(spf.lists("broken.example", ip("192.0.2.1"), PATIENCE).await, Some(true));
         assert_eq!(start.elapsed(), Duration::ZERO);
         for task in waiting {
-            assert!(!task.await.unwrap());
+            assert_ne!(task.await.unwrap(), Some(true));
         }
         assert_eq!(start.elapsed(), Duration::from_secs(3));
         assert_eq!(asked.asked().iter().filter(|question| question.contains("slow")).count(), 1, "shared");
@@ -382,12 +382,16 @@ mod tests {
         let spf = SpfLookup::new(resolver.clone(), &settings);
         for number in 0..50 {
             let client = format!("192.0.2.{number}").parse().unwrap();
-            assert!(!spf.lists(&format!("d{number}.example"), client, PATIENCE).await);
+            assert_ne!(spf.lists(&format!("d{number}.example"), client, PATIENCE).await, Some(true));
         }
         assert_eq!(resolver.asked().len(), 10);
-        assert!(spf.lists("good.example", ip("198.51.100.1"), PATIENCE).await, "others are not concerned");
+        assert_eq!(
+            spf.lists("good.example", ip("198.51.100.1"), PATIENCE).await,
+            Some(true),
+            "others are not concerned"
+        );
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(!spf.lists("later.example", ip("192.0.2.1"), PATIENCE).await);
+        assert_ne!(spf.lists("later.example", ip("192.0.2.1"), PATIENCE).await, Some(true));
         assert_eq!(resolver.asked().len(), 12);
     }
 
@@ -396,9 +400,9 @@ mod tests {
         let resolver = Arc::new(MemoryResolver::new().with_txt("example.org", "v=spf1 ip4:192.0.2.1"));
         let settings = SpfSettings { lifetime: Interval::seconds(0), ..SpfSettings::default() };
         let spf = SpfLookup::new(resolver.clone(), &settings);
-        assert!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await);
+        assert_eq!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await, Some(true));
         tokio::time::advance(Duration::from_millis(2)).await;
-        assert!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await);
+        assert_eq!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await, Some(true));
         assert_eq!(resolver.asked().len(), 2);
     }
 }

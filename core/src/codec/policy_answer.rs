@@ -55,7 +55,7 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<String>, AnswerError> {
         return Err(AnswerError::SeveralActions);
     }
     let action = std::str::from_utf8(action).map_err(|_| AnswerError::NotText)?;
-    if action.bytes().any(|byte| byte.is_ascii_control()) {
+    if action.chars().any(char::is_control) {
         return Err(AnswerError::ControlCharacter);
     }
     if action.trim().is_empty() {
@@ -104,6 +104,7 @@ mod tests {
             (b"action=OK\r\n\n", AnswerError::ControlCharacter),
             (b"action=OK\0\n\n", AnswerError::ControlCharacter),
             (b"action=OK\tx\n\n", AnswerError::ControlCharacter),
+            (b"action=OK \xC2\x9B31m\n\n", AnswerError::ControlCharacter),
             (long.as_bytes(), AnswerError::TooLong),
             (endless.as_bytes(), AnswerError::TooLong),
         ];

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -41,6 +44,17 @@ impl Stream {
     /// When bytes were last read or written.
     pub fn activity(&self) -> &Activity {
         &self.activity
+    }
+
+    /// Whether the other end, at this moment, has neither said anything that was not read nor closed.
+    pub fn is_quiet(&self) -> bool {
+        let descriptor = match &self.kind {
+            Kind::Tcp(stream) => stream.as_raw_fd(),
+            Kind::Unix(stream) => stream.as_raw_fd(),
+        };
+        // Asked of the kernel: what the runtime knows is as old as its last look.
+        let peeked = recv(descriptor, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
+        peeked == Err(Errno::EAGAIN)
     }
 
     fn note<T>(&self, result: Poll<T>) -> Poll<T> {

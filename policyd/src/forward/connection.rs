@@ -3,7 +3,6 @@
 use std::io;
 
 use bytes::BytesMut;
-use futures_util::FutureExt as _;
 use outrider_core::codec::policy_answer;
 use outrider_core::net::Stream;
 use outrider_core::settings::ListenAddress;
@@ -58,7 +57,7 @@ impl Connection {
     }
 
     /// Whether, between two questions, nothing was said and the other end is open.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        self.stream.read(&mut [0]).now_or_never().is_none()
+    pub(super) fn is_quiet(&self) -> bool {
+        self.stream.is_quiet()
     }
 }

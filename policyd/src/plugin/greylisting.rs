@@ -55,6 +55,7 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     if (settings.greylisting.bypass_spf || by_organization)
         && !request.sender_domain.eq_ignore_ascii_case(&settings.srs_domain)
         && context.spf.lists(&request.sender_domain, client, context.dns_patience(request)).await
+            == Some(true)
     {
         if settings.greylisting.bypass_spf {
             return pass("spf");

@@ -40,7 +40,8 @@ async fn may_send_without_login(request: &PolicyRequest, context: &Context) -> R
         return Ok(true);
     }
     let Some(client) = request.client_ip.filter(|_| settings.check_spf) else { return Ok(false) };
-    Ok(context.spf.lists(domain, client, context.dns_patience(request)).await)
+    let listed = context.spf.lists(domain, client, context.dns_patience(request)).await;
+    listed.ok_or_else(|| RuleError::Unfinished(format!("SPF record of {domain}")))
 }
 
 async fn may_use_sender(request: &PolicyRequest, context: &Context) -> Result<bool, RuleError> {

@@ -332,3 +332,30 @@ async fn threat_t32_a_silent_name_server_stalls_only_its_own() {
     let answer = ask(&daemon, &arrival("x@quick.test", "alice@example.com", "203.0.113.11")).await;
     assert_eq!(answer, "DUNNO");
 }
+
+/// T32: what SPF may allow is not refused for good while the name server is silent; nor does it pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_t32_a_silent_name_server_refuses_nobody_for_good() {
+    let world = World::sqlite().await;
+    let dns = DnsServer::start().expect("started");
+    dns.be_silent_about("slow.test");
+    dns.txt("listed.test", "v=spf1 ip4:203.0.113.0/24 -all");
+    dns.txt("forged.test", "v=spf1 ip4:192.0.2.0/24 -all");
+    let address = dns.address();
+    let daemon = world
+        .daemon_with(&["reject_sender_login_mismatch"], |settings| {
+            settings.reject_sender_login_mismatch.check_spf = true;
+            settings.dns.servers = vec![address];
+            settings.dns.timeout = Interval::seconds(600);
+            settings.spf.timeout = Interval::seconds(1);
+        })
+        .await;
+    for (domain, expected) in
+        [("listed.test", "DUNNO"), ("forged.test", "REJECT "), ("slow.test", "DEFER_IF_PERMIT ")]
+    {
+        // A domain that writes to itself is looked at as one that is hosted here.
+        let (sender, recipient) = (format!("x@{domain}"), format!("y@{domain}"));
+        let answer = ask(&daemon, &arrival(&sender, &recipient, "203.0.113.10")).await;
+        assert!(answer.starts_with(expected), "{domain}: {answer}");
+    }
+}
