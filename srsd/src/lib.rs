@@ -74,6 +74,7 @@ impl Daemon for Srsd {
     const NAME: &'static str = "srsd";
     const ABOUT: &'static str =
         "rewrites envelope senders for forwarding (SRS) and reverses them for bounces";
+    const WORKER_THREADS: usize = 1;
     type Settings = Settings;
 
     async fn start(settings: Arc<Settings>, env: Environment) -> Result<Self, StartError> {

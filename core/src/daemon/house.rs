@@ -120,8 +120,12 @@ impl House {
         // From here on there may be threads.
         log.start_writer().map_err(|error| StartError::Other(Box::new(error)))?;
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        if self.process.worker_threads > 0 {
-            builder.worker_threads(self.process.worker_threads);
+        let threads = match (self.process.worker_threads, self.members.as_slice()) {
+            (0, [alone]) => alone.worker_threads(),
+            (threads, _) => threads,
+        };
+        if threads > 0 {
+            builder.worker_threads(threads);
         }
         let runtime = builder.enable_all().build().map_err(|error| StartError::Other(Box::new(error)))?;
         let result = runtime.block_on(self.serve(log));

@@ -28,6 +28,9 @@ pub(super) trait Candidate: Send {
 
     /// Its short name.
     fn name(&self) -> &'static str;
+
+    /// Threads that serve its connections where the settings leave it open, see [`Daemon::WORKER_THREADS`].
+    fn worker_threads(&self) -> usize;
 }
 
 /// A daemon at work.
@@ -103,6 +106,10 @@ impl<D: Daemon> Candidate for Applicant<D> {
 
     fn name(&self) -> &'static str {
         D::NAME
+    }
+
+    fn worker_threads(&self) -> usize {
+        D::WORKER_THREADS
     }
 }
 
