@@ -197,6 +197,32 @@ fn databases_that_cannot_be_used() {
     }
 }
 
+/// Whatever stands there may have changed what was assigned before, for policyd and for srsd.
+#[test]
+fn what_may_have_changed_every_name_is_named_to_everybody() {
+    let usual = "srs_domain = 'a.example'\nsrs_secrets = ['Kanarien1']\nMYNETWORKS = ['192.0.2.0/28']\n";
+    for line in [
+        "from local import *",
+        "exec(open('/etc/local.py').read())",
+        "load_local()",
+        "try:\n    from local import *\nexcept ImportError:\n    pass",
+    ] {
+        let (ours, notes) = imported(&format!("{usual}{line}\nRECIPIENT_DELIMITERS = ['-']\n"));
+        assert!(ours.mynetworks.is_empty() && ours.srs_domain.is_empty(), "{line}");
+        assert_eq!(ours.recipient_delimiters, ["-"], "{line}");
+        assert!(notes.contains("what no line below assigns is not known"), "{line}\n{notes}");
+        let (ours, notes) = imported_srs(&format!("{usual}{line}\n"));
+        assert!(ours.srs_domain.is_none() && ours.secrets.is_empty(), "{line}");
+        assert!(notes.contains("what no line below assigns is not known"), "{line}\n{notes}");
+        let (ours, notes) = imported_srs(&format!("{line}\n{usual}"));
+        assert_eq!((ours.srs_domain.as_deref(), ours.secrets.len()), (Some("a.example"), 1), "{line}");
+        assert!(notes.contains("what no line below assigns is not known"), "{line}\n{notes}");
+    }
+    let (ours, notes) = imported_srs(&format!("{usual}import os\nfrom os import path\n"));
+    assert_eq!((ours.srs_domain.as_deref(), ours.secrets.len()), (Some("a.example"), 1));
+    assert!(!notes.contains("not known"), "{notes}");
+}
+
 #[test]
 fn secrets_of_srs() {
     let (ours, notes) =
