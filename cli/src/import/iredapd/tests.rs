@@ -175,6 +175,22 @@ fn what_the_daemon_would_refuse_is_named() {
     }
 }
 
+/// What nothing cures does not keep the rest from being looked at, errors and warnings.
+#[test]
+fn all_that_the_daemon_would_refuse_is_named() {
+    let text = "backend = 'ldap'\nldap_basedn = f()\nSENDERSCORE_REJECT_SCORE = 300\nMYNETWORKS = ['192.0.2.1/24']\n";
+    let draft = policyd(&Source::read(text), &Folder::default());
+    let notes = draft.notes.join("\n");
+    for part in [
+        "to be set by hand: ldap.base_dn",
+        "SENDERSCORE_REJECT_SCORE, line 3 is not taken over",
+        "mynetworks: \"192.0.2.1/24\" is no address",
+    ] {
+        assert_eq!(notes.matches(part).count(), 1, "{part}\n{notes}");
+    }
+    assert!(!draft.text("head").contains("reject_score ="), "{notes}");
+}
+
 #[test]
 fn databases_that_cannot_be_used() {
     let usual = "backend = 'mysql'\niredapd_db_server = 'h'\niredapd_db_port = 3306\niredapd_db_name = 'n'\niredapd_db_user = \
