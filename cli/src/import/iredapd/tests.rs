@@ -60,6 +60,7 @@ fn a_server_with_mysql() {
         "did not verify the certificate",
         "left out: custom_spam_trap. Custom plugins",
         "setting forward",
+        "needs srs_secrets = [], or it holds the ports of srsd, and LOG_SMTP_SESSIONS = False",
         "not enabled, and no rules of ours: __init__, custom_relay",
         "no number: custom_spam_trap",
         "line 82, CHANGE_PASSWORD_DAYS",
