@@ -85,8 +85,10 @@ fn files_that_are_there_stay_unless_they_are_to_be_replaced() {
     let output = outrider(folder.path(), &with(&only, &["--overwrite"]));
     assert!(output.status.success() && !text(&output.stdout).contains("mysql://"));
     assert!(fs::read_to_string(&file).unwrap().contains("Kanarienvogel-1"));
-    // The group may read it as before, for that is the daemon's; everybody may not.
+    // The group may read it as before; everybody may not.
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o640);
+    let notes = text(&output.stderr);
+    assert!(notes.contains("chgrp outrider-srsd srsd.toml"), "the group is not the daemon's: {notes}");
     assert!(!folder.path().join("policyd.toml").exists());
 }
 

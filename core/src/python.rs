@@ -2,7 +2,8 @@
 //!
 //! What is understood are assignments of plain values: texts, numbers, `True`, `False`, `None`, lists, tuples and
 //! dictionaries of them; further `NAME += [...]` and `NAME['key'] = ...`. Everything else is named with its line and what
-//! it may have changed counts as unknown, for a guess would be a setting that nobody made.
+//! it may have changed counts as unknown, for a guess would be a setting that nobody made. That is every name where all
+//! names of another file are taken, and where a call stands alone.
 
 mod cursor;
 mod literal;
@@ -11,10 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use cursor::Cursor;
+use cursor::{Cursor, Skipped};
 
 /// The defaults are in this module of iRedAPD; whoever asks for them knows them.
 const DEFAULTS: &str = "libs.default_settings";
+
+const NOT_READ: Reason = "takes names from another file, which is not read";
 
 /// Why a line is not understood. Never quotes the line: it may hold a password.
 pub(crate) type Reason = &'static str;
@@ -27,6 +30,8 @@ pub struct Module {
     /// What was not understood, in the order of the lines.
     pub problems: Vec<Problem>,
     unknown: BTreeSet<String>,
+    /// The last line that may have changed every name, and why: a name that is not assigned behind it is not known.
+    every: Option<(usize, Reason)>,
 }
 
 /// A value and where it stands.
@@ -43,7 +48,7 @@ pub struct Assigned {
 pub struct Problem {
     /// The line, counted from 1.
     pub line: usize,
-    /// Names that it may assign to or change: their values are not known.
+    /// Names that it may assign to or change: their values are not known. Empty if these may be any, or are not known.
     pub names: Vec<String>,
     /// Why.
     pub reason: &'static str,
@@ -68,7 +73,13 @@ impl Module {
             };
             if let Err(mut reason) = outcome {
                 cursor = start;
-                let (names, ended) = cursor.skip_statement();
+                let Skipped { mut names, every, ended } = cursor.skip_statement();
+                if let Some(every) = every {
+                    reason = every;
+                    names.clear();
+                    module.assigned.clear();
+                    module.every = Some((start.line(), every));
+                }
                 if !ended {
                     reason = "opens a bracket or a text that does not end: nothing behind it is read";
                 }
@@ -89,8 +100,9 @@ impl Module {
     pub fn texts(&self, name: &str) -> Result<Vec<String>, String> {
         let Some(assigned) = self.assigned.get(name) else {
             let about = |problem: &&Problem| problem.names.iter().any(|known| known == name);
-            return Err(match self.problems.iter().rev().find(about) {
-                Some(problem) => format!("line {}, {name}: {}", problem.line, problem.reason),
+            let named = self.problems.iter().rev().find(about).map(|problem| (problem.line, problem.reason));
+            return Err(match named.or(self.every) {
+                Some((line, reason)) => format!("line {line}, {name}: {reason}"),
                 None => format!("there is no {name}"),
             });
         };
@@ -129,9 +141,10 @@ impl Module {
         let (line, start) = (cursor.line(), *cursor);
         let name = match cursor.word() {
             "pass" => return Ok(()),
-            // What is imported can be used in calculations only, which are reported themselves.
-            "import" => return import(cursor),
-            "from" => return import_from(cursor),
+            "import" => return self.import(cursor),
+            // Where nothing is assigned the defaults replace nothing.
+            "from" if self.assigned.is_empty() => return import_from(cursor),
+            "from" => return Err(NOT_READ),
             // A text that describes the file.
             _ if start.peek().is_some_and(|first| first == '"' || first == '\'') => {
                 return literal::value(cursor, false).map(drop);
@@ -181,11 +194,25 @@ impl Module {
     /// What a name stands for before a statement that changes it. The value is taken out: either the statement puts a new
     /// one in its place or nothing is known any more.
     fn before(&mut self, name: &str, default: &impl Fn(&str) -> Option<Value>) -> Result<Value, Reason> {
-        if self.unknown.contains(name) {
+        if let Some(assigned) = self.assigned.remove(name) {
+            return Ok(assigned.value);
+        }
+        if self.every.is_some() || self.unknown.contains(name) {
             return Err("changes something that could not be read");
         }
-        let before = self.assigned.remove(name).map(|assigned| assigned.value).or_else(|| default(name));
-        before.ok_or("changes something that is not known")
+        default(name).ok_or("changes something that is not known")
+    }
+
+    /// What is imported can be used in calculations only, which are reported themselves, unless it takes the name of a
+    /// value.
+    fn import(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+        for name in imported(cursor)? {
+            if self.assigned.contains_key(name) {
+                return Err("gives the name to another file, which is not read");
+            }
+            self.unknown.insert(name.to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -202,22 +229,27 @@ fn next_target<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
     Some(name)
 }
 
-fn import(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+/// The names that stand for modules behind `import`.
+fn imported<'a>(cursor: &mut Cursor<'a>) -> Result<Vec<&'a str>, Reason> {
+    let mut names = Vec::new();
     loop {
         cursor.skip_blank(false);
-        if cursor.dotted().is_empty() {
+        let module = cursor.dotted();
+        if module.is_empty() {
             return Err("is no import");
         }
+        let mut name = module.split('.').next().unwrap_or(module);
         cursor.skip_blank(false);
         let mut ahead = *cursor;
         if ahead.word() == "as" {
             *cursor = ahead;
             cursor.skip_blank(false);
-            let _ = cursor.word();
+            name = cursor.word();
             cursor.skip_blank(false);
         }
+        names.push(name);
         if !cursor.take(",") {
-            return Ok(());
+            return Ok(names);
         }
     }
 }
@@ -231,7 +263,7 @@ fn import_from(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
     if module == DEFAULTS && is_import && cursor.take("*") {
         return Ok(());
     }
-    Err("takes names from another file, which is not read")
+    Err(NOT_READ)
 }
 
 fn sum(before: Value, added: Value) -> Result<Value, Reason> {
@@ -395,6 +427,98 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_may_change_every_name() {
+        for line in [
+            "from local import *",
+            "from .local import *",
+            "from libs.default_settings import *",
+            "from local import *; y = 1",
+            "try: from local import *",
+            "try:\n    from local import *\nexcept ImportError:\n    pass",
+            "exec(open('local.py').read())",
+            "exec(\n  'x = 2'\n)",
+            "exec ('x = 2')",
+            "exec 'x = 2'",
+            "y = exec('x = 2')",
+            "load()",
+            "y = 1; load()",
+            "if y: load()",
+            "if y():\n    load()",
+            "with open('local.py') as y: exec(y.read())",
+            "local.load()",
+            "y.append('a').load()",
+            "y.append('a')('b')",
+            "y['a']('b')",
+            "(load)()",
+            "[load(it) for it in y]",
+            "globals()['x'] = 2",
+            "globals().update(x=2)",
+            "load(",
+        ] {
+            let module = read(&format!("x = 1\n{line}\n"));
+            assert!(module.assigned.is_empty(), "{line}: {module:?}");
+            assert!(module.problems.iter().any(|problem| problem.names.is_empty()), "{line}: {module:?}");
+            assert!(module.texts("x").is_err_and(|why| why.starts_with("line ")), "{line}");
+        }
+        let behind = "x = 1\nfrom local import *\nx = ['a']\nx += ['b']\nKNOWN += ['-']\n";
+        assert_eq!(value(behind), Some(json!(["a", "b"])), "what is assigned behind it is certain");
+        let module = read(behind);
+        assert!(!module.assigned.contains_key("KNOWN"), "whether it is the default is not known");
+        let found: Vec<(usize, usize)> =
+            module.problems.iter().map(|problem| (problem.line, problem.names.len())).collect();
+        assert_eq!(found, [(2, 0), (5, 1)]);
+        let why = read("from local import *\n").texts("x").unwrap_err();
+        assert!(why.starts_with("line 1, x: takes all names"), "{why}");
+    }
+
+    #[test]
+    fn a_line_that_changes_the_names_that_it_binds() {
+        for line in [
+            "import os",
+            "import os.path, local.x as y",
+            "from os import path",
+            "from x import y",
+            "from local import x as y",
+            "from .x import (y,\n    z)",
+            "try: import y",
+            "y = load()",
+            "y = load(); z += load()",
+            "y: int = load()",
+            "if load(): y = 1",
+            "sys.path.append('/opt')",
+            "y.update({'a': load()})",
+            "y . extend (load())",
+            "del y[load()]",
+            "y = (load(), 1)",
+            "y",
+        ] {
+            let module = read(&format!("x = 1\n{line}\n"));
+            assert!(module.assigned.contains_key("x"), "{line}: {module:?}");
+        }
+        for line in [
+            "import x",
+            "import x.y",
+            "import y, z.u as x",
+            "from local import x",
+            "from local import y as x",
+            "from local import (y,\n    x)",
+            "try: import x",
+            "for x in y:",
+            "with y as x:",
+            "def x():",
+            "if y: x: int = 2",
+        ] {
+            let module = read(&format!("z = 1\nx = 1\n{line}\n"));
+            let named = |problem: &Problem| problem.names.contains(&"x".to_owned());
+            assert!(module.problems.iter().any(named), "{line}: {module:?}");
+            assert!(
+                module.assigned.contains_key("z") && !module.assigned.contains_key("x"),
+                "{line}: {module:?}"
+            );
+        }
+    }
+
+    #[test]
     fn lines_and_names_of_problems() {
         let module = read(
             "\"\"\"Settings.\n\"\"\"\nfrom libs.default_settings import *\nimport os, sys as system\npass\n\n\
@@ -402,7 +526,7 @@ mod tests {
         );
         let found: Vec<(usize, String)> =
             module.problems.iter().map(|problem| (problem.line, problem.names.join(" "))).collect();
-        let expected = [(7, "a"), (9, ""), (10, "b"), (11, "c custom")];
+        let expected = [(7, "a"), (9, ""), (10, "b"), (11, "c")];
         assert_eq!(found, expected.map(|(line, names)| (line, names.to_owned())));
         assert_eq!(module.assigned["d"], Assigned { value: json!(1), line: 12 });
         assert!(!format!("{module:?}").contains("Kanarienvogel"));

@@ -24,13 +24,14 @@ impl Place<'_> {
             password => format!(":{}", encoded(password)),
         };
         let mut parameters = Vec::new();
+        let port = self.port.map_or_else(String::new, |port| format!(":{port}"));
         let server = if host.starts_with('/') {
             let name = if scheme == "mysql" { "socket" } else { "host" };
             let path: Vec<String> = host.split('/').map(encoded).collect();
             parameters.push(format!("{name}={}", path.join("/")));
-            "127.0.0.1".to_owned()
+            // A socket of PostgreSQL has the port in its name, one of MySQL is the file itself.
+            format!("127.0.0.1{}", if scheme == "mysql" { "" } else { port.as_str() })
         } else {
-            let port = self.port.map_or_else(String::new, |port| format!(":{port}"));
             let is_ipv6 = host.parse::<Ipv6Addr>().is_ok();
             let host = if is_ipv6 { format!("[{host}]") } else { encoded(host) };
             format!("{host}{port}")
@@ -64,8 +65,8 @@ mod tests {
 
     #[test]
     fn addresses_can_be_read_back() {
-        let place = |host, port, password, verified_tls| Place {
-            scheme: "postgresql",
+        let place = |scheme, host, port, password, verified_tls| Place {
+            scheme,
             host,
             port,
             user: "a@b:c",
@@ -73,16 +74,47 @@ mod tests {
             database: "vmail",
             verified_tls,
         };
-        for (place, expected) in [
-            (place("127.0.0.1", Some("5432"), "", false), "postgresql://a@b:c@127.0.0.1:5432/vmail"),
-            (place("::1", None, "/p@:/?#%w&\"", false), "postgresql://a@b:c:<hidden>@[::1]:5432/vmail"),
-            (place("db.example.com", None, "", true), "postgresql://a@b:c@db.example.com:5432/vmail"),
-            (place("/run/pg sql", Some("1"), "%41", true), "postgresql://a@b:c:<hidden>@/run/pg sql/vmail"),
-            (place("a/b?c", None, "", false), "postgresql://a@b:c@a/b?c:5432/vmail"),
+        let (mysql, postgresql) = ("mysql", "postgresql");
+        for (place, written, shown) in [
+            (
+                place(postgresql, "127.0.0.1", Some("5432"), "", false),
+                "postgresql://a%40b%3Ac@127.0.0.1:5432/vmail",
+                "postgresql://a@b:c@127.0.0.1:5432/vmail",
+            ),
+            (
+                place(postgresql, "::1", None, "/p@:/?#%w&\"", false),
+                "postgresql://a%40b%3Ac:%2Fp%40%3A%2F%3F%23%25w%26%22@[::1]/vmail",
+                "postgresql://a@b:c:<hidden>@[::1]:5432/vmail",
+            ),
+            (
+                place(postgresql, "db.example.com", None, "", true),
+                "postgresql://a%40b%3Ac@db.example.com/vmail?ssl-mode=verify-full",
+                "postgresql://a@b:c@db.example.com:5432/vmail",
+            ),
+            (
+                place(postgresql, "/run/pg sql", Some("5433"), "%41", true),
+                "postgresql://a%40b%3Ac:%2541@127.0.0.1:5433/vmail?host=/run/pg%20sql&ssl-mode=verify-full",
+                "postgresql://a@b:c:<hidden>@/run/pg sql/vmail",
+            ),
+            (
+                place(postgresql, "/run/postgresql", None, "", false),
+                "postgresql://a%40b%3Ac@127.0.0.1/vmail?host=/run/postgresql",
+                "postgresql://a@b:c@/run/postgresql/vmail",
+            ),
+            (
+                place(mysql, "/run/mysqld/mysqld.sock", Some("3306"), "", false),
+                "mysql://a%40b%3Ac@127.0.0.1/vmail?socket=/run/mysqld/mysqld.sock",
+                "mysql://a@b:c@/run/mysqld/mysqld.sock/vmail",
+            ),
+            (
+                place(postgresql, "a/b?c", None, "", false),
+                "postgresql://a%40b%3Ac@a%2Fb%3Fc/vmail",
+                "postgresql://a@b:c@a/b?c:5432/vmail",
+            ),
         ] {
-            let url: DbUrl = place.url().parse().unwrap_or_else(|error| panic!("{}: {error}", place.url()));
-            assert_eq!(url.to_string(), expected);
-            assert_eq!(place.url().contains("ssl-mode=verify-full"), place.verified_tls);
+            assert_eq!(place.url(), written);
+            let url: DbUrl = written.parse().unwrap_or_else(|error| panic!("{written}: {error}"));
+            assert_eq!(url.to_string(), shown);
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Ok(translate(&config))
     });
     match draft {
-        Ok(draft) => arguments.target.write(&draft.text(), &draft.notes, MODE),
+        Ok(draft) => arguments.target.write(&draft.text(), &draft.notes, MODE, "quota-status"),
         Err(why) => {
             eprintln!("{why}");
             ExitCode::from(exit::SYSTEM)

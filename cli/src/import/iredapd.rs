@@ -83,16 +83,8 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn write(draft: &Draft, head: &str, output: Option<&Path>, overwrite: bool, daemon: &str) -> ExitCode {
-    let mut notes = draft.notes.clone();
-    if let Some(file) = output.filter(|file| !file.exists()) {
-        let file = file.display();
-        notes.push(format!(
-            "{file} can be read by its owner only: chgrp outrider-{daemon} {file} && chmod 640 {file}, for the packaged \
-             unit runs as that account"
-        ));
-    }
     let target = Target { output: output.map(Path::to_path_buf), overwrite };
-    target.write(&draft.text(head), &notes, MODE)
+    target.write(&draft.text(head), &draft.notes, MODE, daemon)
 }
 
 /// The settings of policyd.

@@ -10,10 +10,13 @@ mod dovecot_quota;
 mod iredapd;
 mod text;
 
+use std::fs::Metadata;
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use nix::unistd::{Gid, Group};
 
 use crate::exit;
 
@@ -47,27 +50,52 @@ pub(crate) fn run(import: Import) -> ExitCode {
 
 impl Target {
     /// Writes the text, and tells what has to be looked at on standard error. A new file gets the permissions `mode`; one
-    /// that is there keeps its own, but for those of everybody.
-    fn write(&self, text: &str, notes: &[String], mode: u32) -> ExitCode {
+    /// that is there keeps its own, but for those of everybody. Whether `daemon` can read it then is told too.
+    fn write(&self, text: &str, notes: &[String], mode: u32, daemon: &str) -> ExitCode {
         let written = match &self.output {
-            None => std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string()),
-            Some(file) => write_file(file, text, mode, self.overwrite),
+            None => {
+                let printed = std::io::stdout().write_all(text.as_bytes());
+                printed.map(|()| None).map_err(|error| error.to_string())
+            }
+            Some(file) => write_file(file, text, mode, self.overwrite).map(|about| Some((file, about))),
         };
-        if let Err(error) = written {
-            eprintln!("{error}");
-            return ExitCode::from(exit::SYSTEM);
-        }
-        if let Some(file) = &self.output {
+        let written = match written {
+            Ok(written) => written,
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(exit::SYSTEM);
+            }
+        };
+        if let Some((file, _)) = &written {
             println!("written: {}", file.display());
         }
         for note in notes {
             eprintln!("note: {note}");
         }
+        if let Some((file, about)) = &written {
+            // The account of the packages and its group.
+            let account = format!("outrider-{daemon}");
+            let group = Group::from_name(&account).ok().flatten().map(|group| group.gid);
+            if !can_read(group, about) {
+                let file = file.display();
+                eprintln!(
+                    "note: {account} cannot read {file}: chgrp {account} {file} && chmod 640 {file}, for the packaged unit \
+                     runs as that account"
+                );
+            }
+        }
         ExitCode::SUCCESS
     }
 }
 
-fn write_file(file: &Path, text: &str, mode: u32, overwrite: bool) -> Result<(), String> {
+/// Whether the group of a daemon may read a file; what is no file is read by somebody else.
+fn can_read(group: Option<Gid>, about: &Metadata) -> bool {
+    let is_group = group.is_some_and(|group| group.as_raw() == about.gid());
+    !about.is_file() || (is_group && about.mode() & 0o040 != 0)
+}
+
+/// Says what the file is like afterwards.
+fn write_file(file: &Path, text: &str, mode: u32, overwrite: bool) -> Result<Metadata, String> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).mode(mode);
     match overwrite {
@@ -86,7 +114,8 @@ fn write_file(file: &Path, text: &str, mode: u32, overwrite: bool) -> Result<(),
         if about.is_file() {
             open.set_permissions(std::fs::Permissions::from_mode(about.permissions().mode() & 0o770))?;
         }
-        open.write_all(text.as_bytes())
+        open.write_all(text.as_bytes())?;
+        open.metadata()
     };
     write().map_err(failed)
 }
@@ -115,4 +144,33 @@ fn read_text(path: &Path, longest: u64) -> Result<String, String> {
 fn text_from(place: &str, bytes: std::io::Result<Vec<u8>>) -> Result<String, String> {
     let bytes = bytes.map_err(|error| format!("{place}: {error}"))?;
     String::from_utf8(bytes).map_err(|_| format!("{place}: not text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_a_daemon_can_read_what_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policyd.toml");
+        let about = write_file(&file, "", 0o600, false).unwrap();
+        let (own, other) = (Some(Gid::from_raw(about.gid())), Some(Gid::from_raw(about.gid() + 1)));
+        assert!(!can_read(own, &about), "a new file is its owner's");
+        for (mode, group, expected) in [
+            (0o640, own, true),
+            (0o660, own, true),
+            (0o644, other, false),
+            (0o600, own, false),
+            (0o604, own, false),
+            (0o640, other, false),
+            (0o640, None, false),
+        ] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            let about = write_file(&file, "text", 0o600, true).unwrap();
+            assert_eq!(can_read(group, &about), expected, "{mode:o} {group:?}");
+        }
+        let about = write_file(Path::new("/dev/null"), "text", 0o600, true).unwrap();
+        assert!(can_read(None, &about), "no file");
+    }
 }

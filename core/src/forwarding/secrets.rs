@@ -169,7 +169,12 @@ mod tests {
         let secrets = load(&settings, &env).unwrap();
         assert_eq!(secrets.len(), 2);
         assert!(signature(secrets).starts_with("SRS0=lnpB="));
-        for text in ["srs_secrets = []\n", "srs_domain = ''\n", "srs_secrets = [x]\n"] {
+        for text in [
+            "srs_secrets = []\n",
+            "srs_domain = ''\n",
+            "srs_secrets = [x]\n",
+            "srs_secrets = ['secretOne']\nfrom local import *\n",
+        ] {
             fs::remove_file(&path).unwrap();
             write(text);
             let error = load(&settings, &env).unwrap_err().to_string();

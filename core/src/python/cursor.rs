@@ -2,12 +2,37 @@
 
 use std::collections::BTreeSet;
 
+use super::Reason;
+
 /// Where words of their own meaning begin a statement; they are no names that could be assigned to.
 const KEYWORDS: [&str; 35] = [
     "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def",
     "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is",
     "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
 ];
+
+/// What reaches all names of a file without naming them.
+const REACHING: [&str; 5] = ["exec", "execfile", "globals", "locals", "vars"];
+
+/// What changes the list or dictionary it is called on, and nothing else.
+const CHANGING: [&str; 12] = [
+    "append",
+    "clear",
+    "discard",
+    "extend",
+    "insert",
+    "pop",
+    "popitem",
+    "remove",
+    "reverse",
+    "setdefault",
+    "sort",
+    "update",
+];
+
+const TAKES_ALL: Reason =
+    "takes all names of another file, which is not read: what no line below assigns is not known";
+const CALLS: Reason = "calls something that may change every name: what no line below assigns is not known";
 
 /// A place in a text whose lines end with `\n`.
 #[derive(Clone, Copy)]
@@ -112,9 +137,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Leaves a line with all that belongs to it behind: continued lines, what stands in brackets and texts. The names
-    /// are those to which it may assign; the second value is false if the text ends first.
-    pub(super) fn skip_statement(&mut self) -> (Vec<String>, bool) {
+    /// Leaves a line with all that belongs to it behind: continued lines, what stands in brackets and texts.
+    pub(super) fn skip_statement(&mut self) -> Skipped {
         let mut targets = Targets::default();
         let mut depth = 0_usize;
         loop {
@@ -122,7 +146,7 @@ impl<'a> Cursor<'a> {
             let word = self.word();
             let Some(next) = self.peek() else {
                 targets.word(word, depth);
-                return (targets.names(), depth == 0);
+                return targets.skipped(depth == 0);
             };
             let is_prefix = word.len() <= 2 && (next == '"' || next == '\'');
             if !word.is_empty() && !is_prefix {
@@ -131,18 +155,18 @@ impl<'a> Cursor<'a> {
             }
             if next == '"' || next == '\'' {
                 if !self.skip_text() {
-                    return (targets.names(), false);
+                    return targets.skipped(false);
                 }
                 targets.other();
                 continue;
             }
             if depth == 0 && self.end_line() {
-                return (targets.names(), true);
+                return targets.skipped(true);
             }
             self.bump();
             match next {
                 '(' | '[' | '{' => {
-                    targets.bracket();
+                    targets.bracket(next, depth);
                     depth += 1;
                 }
                 ')' | ']' | '}' => depth = depth.saturating_sub(1),
@@ -151,12 +175,15 @@ impl<'a> Cursor<'a> {
                     self.take_while(|character| character.is_alphanumeric() || character == '_');
                 }
                 '=' | '!' | '<' | '>' if self.take("=") => {}
+                '.' => targets.after_dot = true,
                 _ if depth == 0 => targets.sign(next),
                 _ => {}
             }
             if next != '.' {
                 targets.other();
             }
+            // What a call or a list gave may be called.
+            targets.callable = matches!(next, ')' | ']');
         }
     }
 
@@ -187,12 +214,24 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// What was left behind.
+pub(super) struct Skipped {
+    /// The names to which it may assign.
+    pub(super) names: Vec<String>,
+    /// Why it may change every name there is, if it may.
+    pub(super) every: Option<Reason>,
+    /// Whether it ends before the text does.
+    pub(super) ended: bool,
+}
+
 /// The names to which a statement may assign. Rather one too many than one too few.
 #[derive(Default)]
 struct Targets<'a> {
     found: Vec<&'a str>,
     /// Names since the last sign that says what they are.
     current: Vec<&'a str>,
+    /// Why it may be all names.
+    every: Option<Reason>,
     /// Whether there was a `=` since the beginning or the last `;`.
     assigned: bool,
     /// Whether the first word was a keyword such as `if`.
@@ -200,6 +239,24 @@ struct Targets<'a> {
     /// Whether the first sign was a bracket: `(a, b) = ...`.
     within: bool,
     after_dot: bool,
+    import: Import,
+    /// Whether a keyword such as `for` was seen, which gives a name to something.
+    binds: bool,
+    /// Whether something is called, other than what is in `CHANGING`.
+    calls: bool,
+    /// Whether a bracket that comes next would be such a call.
+    callable: bool,
+}
+
+/// Where in an import.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Import {
+    #[default]
+    None,
+    /// Behind `from`.
+    Module,
+    /// Behind `import`.
+    Names,
 }
 
 impl<'a> Targets<'a> {
@@ -208,10 +265,26 @@ impl<'a> Targets<'a> {
             return;
         }
         let is_keyword = KEYWORDS.contains(&word);
+        let is_first = self.compound.is_none();
         self.compound.get_or_insert(is_keyword);
-        if (depth == 0 || self.within) && !is_keyword && !self.after_dot {
+        match word {
+            "from" if is_first => self.import = Import::Module,
+            "import" if is_first || self.import == Import::Module => self.import = Import::Names,
+            // The name behind it is bound instead.
+            "as" if self.import == Import::Names => {
+                self.current.pop();
+            }
+            "as" | "class" | "def" | "for" => self.binds = true,
+            _ => {}
+        }
+        if REACHING.contains(&word) && !self.after_dot && self.import == Import::None {
+            self.every.get_or_insert(CALLS);
+        }
+        let is_name = !is_keyword && !self.after_dot && self.import != Import::Module;
+        if (depth == 0 || self.within || self.import == Import::Names) && is_name {
             self.current.push(word);
         }
+        self.callable = !is_keyword && !(self.after_dot && CHANGING.contains(&word));
         self.after_dot = false;
     }
 
@@ -221,38 +294,62 @@ impl<'a> Targets<'a> {
                 self.found.append(&mut self.current);
                 self.assigned = true;
             }
-            // `if NAME:` looks at a name only; `NAME: type = ...` is about it.
-            ':' if !self.assigned && self.compound == Some(true) => self.current.clear(),
+            // `if NAME:` looks at a name only, `for NAME in ...:` does not; `NAME: type = ...` is about it.
+            ':' if !self.assigned && self.compound == Some(true) => {
+                if self.binds {
+                    self.found.append(&mut self.current);
+                }
+                self.current.clear();
+                self.begin();
+            }
             ':' if !self.assigned => {
                 self.found.append(&mut self.current);
                 self.assigned = true;
             }
             ';' => self.end(),
-            '.' => self.after_dot = true,
+            '*' if self.import == Import::Names => {
+                self.every.get_or_insert(TAKES_ALL);
+            }
             _ => {}
         }
     }
 
-    fn bracket(&mut self) {
+    /// An opening bracket.
+    fn bracket(&mut self, bracket: char, depth: usize) {
         self.within |= self.compound.is_none();
+        self.calls |= bracket == '(' && self.callable && (depth == 0 || self.within);
     }
 
     fn other(&mut self) {
         self.after_dot = false;
+        self.callable = false;
+    }
+
+    /// Another statement in the same line.
+    fn begin(&mut self) {
+        self.binds = false;
+        self.assigned = false;
+        self.compound = None;
+        self.within = false;
+        self.import = Import::None;
+        self.calls = false;
     }
 
     fn end(&mut self) {
+        // What is called for its value, as in `NAME = f()` or `if f():`, is not suspected.
+        if self.calls && !self.assigned && self.compound != Some(true) {
+            self.every.get_or_insert(CALLS);
+        }
         if self.assigned {
             self.current.clear();
         }
         self.found.append(&mut self.current);
-        self.assigned = false;
-        self.compound = None;
+        self.begin();
     }
 
-    fn names(mut self) -> Vec<String> {
+    fn skipped(mut self, ended: bool) -> Skipped {
         self.end();
         let names: BTreeSet<&str> = self.found.into_iter().collect();
-        names.into_iter().map(str::to_owned).collect()
+        Skipped { names: names.into_iter().map(str::to_owned).collect(), every: self.every, ended }
     }
 }

@@ -59,18 +59,22 @@ impl Draft {
                 Err(why) => self.note(format!("{} is not taken over: {why}", entry.origin)),
             }
         }
-        // Every turn but the last takes one out.
+        // What nothing that is left out cures.
+        let mut incurable: Vec<Finding> = Vec::new();
+        // Every turn but the last takes one out, or finds one more of these.
         loop {
             let findings = findings::<S>(self.entries.iter());
-            let Some(fatal) = findings.iter().find(|found| found.severity == Severity::Error) else {
-                for warning in findings.iter() {
+            let is_next = |found: &&Finding| found.severity == Severity::Error && !incurable.contains(found);
+            let Some(fatal) = findings.iter().find(is_next) else {
+                for warning in findings.iter().filter(|found| found.severity == Severity::Warning) {
                     self.note(about(warning));
                 }
                 return;
             };
             let Some(index) = self.cause::<S>(fatal) else {
                 self.note(format!("to be set by hand: {}", about(fatal)));
-                return;
+                incurable.push(fatal.clone());
+                continue;
             };
             let entry = self.entries.remove(index);
             self.note(format!("{} is not taken over: {}", entry.origin, about(fatal)));

@@ -70,7 +70,9 @@ pub(super) fn rules(source: &Source, folder: &Folder, draft: &mut Draft) {
         let names: Vec<&str> = foreign.iter().map(|name| name.as_str()).collect();
         draft.note(format!(
             "{}: no rules of ours, left out: {}. Custom plugins can be kept by running them in a policy server of their \
-             own, such as iRedAPD with these plugins only at another port, which policyd asks: see the setting forward",
+             own, such as iRedAPD with these plugins only at another port, which policyd asks: see the setting forward. \
+             That second iRedAPD needs srs_secrets = [], or it holds the ports of srsd, and LOG_SMTP_SESSIONS = False, or \
+             there are two rows for each session",
             source.place("plugins"),
             names.join(", ")
         ));

@@ -60,6 +60,7 @@ fn a_server_with_mysql() {
         "did not verify the certificate",
         "left out: custom_spam_trap. Custom plugins",
         "setting forward",
+        "needs srs_secrets = [], or it holds the ports of srsd, and LOG_SMTP_SESSIONS = False",
         "not enabled, and no rules of ours: __init__, custom_relay",
         "no number: custom_spam_trap",
         "line 82, CHANGE_PASSWORD_DAYS",
@@ -175,6 +176,22 @@ fn what_the_daemon_would_refuse_is_named() {
     }
 }
 
+/// What nothing cures does not keep the rest from being looked at, errors and warnings.
+#[test]
+fn all_that_the_daemon_would_refuse_is_named() {
+    let text = "backend = 'ldap'\nldap_basedn = f()\nSENDERSCORE_REJECT_SCORE = 300\nMYNETWORKS = ['192.0.2.1/24']\n";
+    let draft = policyd(&Source::read(text), &Folder::default());
+    let notes = draft.notes.join("\n");
+    for part in [
+        "to be set by hand: ldap.base_dn",
+        "SENDERSCORE_REJECT_SCORE, line 3 is not taken over",
+        "mynetworks: \"192.0.2.1/24\" is no address",
+    ] {
+        assert_eq!(notes.matches(part).count(), 1, "{part}\n{notes}");
+    }
+    assert!(!draft.text("head").contains("reject_score ="), "{notes}");
+}
+
 #[test]
 fn databases_that_cannot_be_used() {
     let usual = "backend = 'mysql'\niredapd_db_server = 'h'\niredapd_db_port = 3306\niredapd_db_name = 'n'\niredapd_db_user = \
@@ -195,6 +212,32 @@ fn databases_that_cannot_be_used() {
         assert_eq!(ours.database.iredapd.map(|url| url.to_string()).as_deref(), url, "{lines}");
         assert!(notes.contains(part), "{notes}");
     }
+}
+
+/// Whatever stands there may have changed what was assigned before, for policyd and for srsd.
+#[test]
+fn what_may_have_changed_every_name_is_named_to_everybody() {
+    let usual = "srs_domain = 'a.example'\nsrs_secrets = ['Kanarien1']\nMYNETWORKS = ['192.0.2.0/28']\n";
+    for line in [
+        "from local import *",
+        "exec(open('/etc/local.py').read())",
+        "load_local()",
+        "try:\n    from local import *\nexcept ImportError:\n    pass",
+    ] {
+        let (ours, notes) = imported(&format!("{usual}{line}\nRECIPIENT_DELIMITERS = ['-']\n"));
+        assert!(ours.mynetworks.is_empty() && ours.srs_domain.is_empty(), "{line}");
+        assert_eq!(ours.recipient_delimiters, ["-"], "{line}");
+        assert!(notes.contains("what no line below assigns is not known"), "{line}\n{notes}");
+        let (ours, notes) = imported_srs(&format!("{usual}{line}\n"));
+        assert!(ours.srs_domain.is_none() && ours.secrets.is_empty(), "{line}");
+        assert!(notes.contains("what no line below assigns is not known"), "{line}\n{notes}");
+        let (ours, notes) = imported_srs(&format!("{line}\n{usual}"));
+        assert_eq!((ours.srs_domain.as_deref(), ours.secrets.len()), (Some("a.example"), 1), "{line}");
+        assert!(notes.contains("what no line below assigns is not known"), "{line}\n{notes}");
+    }
+    let (ours, notes) = imported_srs(&format!("{usual}import os\nfrom os import path\n"));
+    assert_eq!((ours.srs_domain.as_deref(), ours.secrets.len()), (Some("a.example"), 1));
+    assert!(!notes.contains("not known"), "{notes}");
 }
 
 #[test]
