@@ -284,7 +284,7 @@ impl<'a> Targets<'a> {
         if (depth == 0 || self.within || self.import == Import::Names) && is_name {
             self.current.push(word);
         }
-        self.callable = !is_keyword && !(self.after_dot && CHANGING.contains(&word));
+        self.callable = !(is_keyword || self.after_dot && CHANGING.contains(&word));
         self.after_dot = false;
     }
 
