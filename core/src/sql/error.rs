@@ -1,5 +1,6 @@
 //! What can go wrong between a daemon and its database, from the caller's view.
 
+use crate::net::AuthoritiesError;
 use std::time::Duration;
 
 /// A failed database operation. No variant carries a password or a bound value.
@@ -54,6 +55,13 @@ pub enum DbError {
 
 /// The names of [`DbError::class`].
 pub(crate) const CLASSES: [&str; 6] = ["unavailable", "busy", "timeout", "broken", "try_again", "refused"];
+
+/// A database that asks for TLS cannot be used without authorities.
+impl From<AuthoritiesError> for DbError {
+    fn from(error: AuthoritiesError) -> DbError {
+        DbError::Unusable(error.to_string())
+    }
+}
 
 impl DbError {
     /// Whether the statement failed because a row with the same unique key exists.

@@ -55,11 +55,7 @@ impl Doveadm {
             .map_err(|error| DbError::Unusable(format!("doveadm.api_key: {error}")))?;
         authorization.set_sensitive(true);
         let tls = match settings.url.is_encrypted() {
-            true => {
-                let client = client_trusting(settings.ca_file.as_deref());
-                let client = client.map_err(|error| DbError::Unusable(error.to_string()))?;
-                Some(TlsConnector::from(Arc::new(client)))
-            }
+            true => Some(TlsConnector::from(Arc::new(client_trusting(settings.ca_file.as_deref())?))),
             false => None,
         };
         Ok(Doveadm { url: settings.url.clone(), authorization, tls, places: Semaphore::new(AT_ONCE) })

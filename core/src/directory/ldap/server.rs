@@ -170,9 +170,7 @@ impl Server {
     /// Connects when something is asked; only the file of authorities is read here.
     pub(super) fn new(settings: &LdapSettings) -> Result<Arc<Server>, DbError> {
         let tls = match &settings.ca_file {
-            Some(file) if settings.is_encrypted() => Some(Arc::new(
-                client_trusting(Some(file)).map_err(|error| DbError::Unusable(error.to_string()))?,
-            )),
+            Some(file) if settings.is_encrypted() => Some(Arc::new(client_trusting(Some(file))?)),
             _ => None,
         };
         Ok(Arc::new(Server {
@@ -442,6 +440,23 @@ mod tests {
         assert_eq!(entry.first("mail"), Some("a@example.com"));
         assert_eq!(entry.values("shadowaddress"), ["b@x.example"]);
         assert!(entry.has("shadowAddress", "b@x.example") && !entry.has("cn", ""));
+    }
+
+    #[test]
+    fn authorities_are_read_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let settings = LdapSettings {
+            uri: "ldaps://127.0.0.1:1".parse().unwrap(),
+            ca_file: Some(file.clone()),
+            ..LdapSettings::default()
+        };
+        for text in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            std::fs::write(&file, text).unwrap();
+            assert!(matches!(Server::new(&settings), Err(DbError::Unusable(_))), "{text:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(Server::new(&settings).is_err());
     }
 
     #[tokio::test]
