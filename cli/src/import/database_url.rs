@@ -2,6 +2,11 @@
 
 use std::net::Ipv6Addr;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// What stands for itself in every part of a URL (RFC 3986 section 2.3).
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A database on a server of MySQL (`mysql`) or PostgreSQL (`postgresql`).
 pub(super) struct Place<'a> {
     pub(super) scheme: &'static str,
@@ -51,10 +56,7 @@ impl Place<'_> {
 
 /// A part of a URL.
 fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+    utf8_percent_encode(text, KEPT).to_string()
 }
 
 #[cfg(test)]
