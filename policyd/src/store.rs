@@ -123,13 +123,21 @@ impl<V: Default> AccountCache<V> {
 
 /// Runs a write again that the server has undone in favour of another (a deadlock, a lock not given in time).
 pub(crate) async fn write(db: &Db, stmt: &Stmt, args: &[Value]) -> Result<Done, DbError> {
+    again(|| db.execute(stmt, args)).await
+}
+
+/// The same for anything that writes.
+pub(crate) async fn again<T, F>(write: impl Fn() -> F) -> Result<T, DbError>
+where
+    F: Future<Output = Result<T, DbError>>,
+{
     for _ in 0..2 {
-        match db.execute(stmt, args).await {
+        match write().await {
             Err(DbError::TryAgain(_)) => {}
             other => return other,
         }
     }
-    db.execute(stmt, args).await
+    write().await
 }
 
 /// A row that is there already is as good as a new one. MySQL has no other way to leave it alone that does not hide real

@@ -24,10 +24,11 @@ struct Write {
     returning: bool,
 }
 
-/// What a write did, or the rows it gives.
-enum Written {
-    Done(Done),
-    Rows(Vec<Row>),
+/// What a write did, and the rows it gives.
+#[derive(Default)]
+struct Written {
+    done: Done,
+    rows: Vec<Row>,
 }
 
 /// The way to the writing connection of a file.
@@ -44,18 +45,12 @@ impl GroupCommit {
 
     /// Runs one statement that gives no rows.
     pub(crate) async fn execute(&self, sql: Cow<'static, str>, args: &[&Value]) -> Result<Done, DbError> {
-        match self.ask(sql, args, false).await? {
-            Written::Done(done) => Ok(done),
-            Written::Rows(_) => Ok(Done::default()),
-        }
+        Ok(self.ask(sql, args, false).await?.done)
     }
 
     /// Runs one statement that gives rows.
     pub(crate) async fn fetch(&self, sql: Cow<'static, str>, args: &[&Value]) -> Result<Vec<Row>, DbError> {
-        match self.ask(sql, args, true).await? {
-            Written::Rows(rows) => Ok(rows),
-            Written::Done(_) => Ok(Vec::new()),
-        }
+        Ok(self.ask(sql, args, true).await?.rows)
     }
 
     async fn ask(
@@ -115,8 +110,10 @@ async fn together(
 
 async fn run(lease: &mut Lease<SqliteServer>, write: &Write) -> Result<Written, DbError> {
     let args: Vec<&Value> = write.args.iter().collect();
+    let mut written = Written::default();
     match write.returning {
-        true => lease.fetch(write.sql.clone(), &args).await.map(Written::Rows),
-        false => lease.execute(write.sql.clone(), &args).await.map(Written::Done),
+        true => written.rows = lease.fetch(write.sql.clone(), &args).await?,
+        false => written.done = lease.execute(write.sql.clone(), &args).await?,
     }
+    Ok(written)
 }

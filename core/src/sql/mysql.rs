@@ -90,17 +90,18 @@ impl Server for MySqlServer {
         sql: Cow<'static, str>,
         args: &[&Value],
     ) -> Result<Vec<Row>, sqlx::Error> {
-        let outcome = sqlx::query_with(prepared(sql.clone()), bind(args)?).fetch_all(&mut *connection).await;
-        let rows = match outcome {
-            Err(error) if is_charset_conflict(&error) => {
+        let foreign = |value: &Value| matches!(value, Value::Text(text) if !text.is_ascii());
+        let second = args.iter().any(|value| foreign(value)).then(|| sql.clone());
+        let outcome = sqlx::query_with(prepared(sql), bind(args)?).fetch_all(&mut *connection).await;
+        let rows = match (outcome, second) {
+            (Err(error), Some(sql)) if is_charset_conflict(&error) => {
                 // A text with letters that the column's character set lacks (latin1 in old installations) equals nothing in it;
                 // NULL says so.
-                let foreign = |value: &&Value| matches!(value, Value::Text(text) if !text.is_ascii());
                 let args: Vec<&Value> =
-                    args.iter().map(|value| if foreign(value) { &Value::Null } else { *value }).collect();
+                    args.iter().map(|&value| if foreign(value) { &Value::Null } else { value }).collect();
                 sqlx::query_with(prepared(sql), bind(&args)?).fetch_all(connection).await?
             }
-            rows => rows?,
+            (outcome, _) => outcome?,
         };
         Ok(decode_rows(&rows))
     }

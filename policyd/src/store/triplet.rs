@@ -7,7 +7,7 @@
 //!
 //! First contacts are most of what a server without any reputation of its clients has to write down. Those of the same
 //! moment are written in one statement, and each is answered after that is durable. Where they have to be looked up before
-//! (MySQL, MariaDB), that is one round trip for all of the same moment, while those of the moment before are written.
+//! (MySQL, MariaDB), that is one round trip for all of them.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use outrider_core::gather::{Gather, Lanes};
 use outrider_core::sql::{Db, DbError, Engine, Row, Stmt, Value};
 
-use super::{Sweep, fit, write};
+use super::{Sweep, again, fit, write};
 use crate::cache::{Cache, CacheMeter};
 use crate::network_rate::NetworkRate;
 use crate::settings::CacheSettings;
@@ -103,8 +103,6 @@ const OLDEST: Sweep = Sweep {
 
 /// Triplets of one statement at most: each number of them is a statement that the server keeps prepared.
 const MOST: usize = 16;
-/// Times that a first contact is tried which the server undoes in favour of another.
-const ATTEMPTS: u32 = 3;
 /// With two at once each would hold fewer contacts, and all together were slower.
 const LANES: Lanes = Lanes { quick: 1, slow: 4 };
 
@@ -359,8 +357,8 @@ async fn look_up_rest(db: &Db, contacts: &[Contact], meetings: &mut Meetings) {
 async fn write_firsts(db: &Db, contacts: &[Contact], meetings: &mut Meetings) -> Vec<usize> {
     let may = |at: &usize| contacts[*at].share.take(contacts[*at].client);
     let (firsts, put_off): (Vec<usize>, Vec<usize>) = open(meetings).into_iter().partition(may);
-    let rows = firsts.iter().map(|&at| contacts[at].row.clone()).collect();
-    for (at, made) in firsts.into_iter().zip(insert(db, rows).await) {
+    let rows: Vec<&NewRow> = firsts.iter().map(|&at| &contacts[at].row).collect();
+    for (at, made) in firsts.into_iter().zip(insert(db, &rows).await) {
         if !matches!(made, Ok(true)) {
             contacts[at].share.give_back(contacts[at].client);
         }
@@ -400,13 +398,13 @@ fn sort_out(rows: &[Row], length: usize) -> Vec<Seen> {
 }
 
 /// Inserts rows; of each whether it was made.
-async fn insert(db: &Db, rows: Vec<NewRow>) -> Vec<Result<bool, DbError>> {
-    match rows.len() {
-        0 => return Vec::new(),
-        1 => return vec![insert_alone(db, rows).await],
+async fn insert(db: &Db, rows: &[&NewRow]) -> Vec<Result<bool, DbError>> {
+    match rows {
+        [] => return Vec::new(),
+        [alone] => return vec![insert_alone(db, alone).await],
         _ => {}
     }
-    match insert_together(db, &rows).await {
+    match insert_together(db, rows).await {
         // What one row did must not happen to the others: a double, a deadlock, text that a column does not take.
         Err(DbError::DuplicateKey(_) | DbError::TryAgain(_) | DbError::Refused(_)) => {}
         Err(error) => return rows.iter().map(|_| Err(error.clone())).collect(),
@@ -414,32 +412,27 @@ async fn insert(db: &Db, rows: Vec<NewRow>) -> Vec<Result<bool, DbError>> {
     }
     let mut outcomes = Vec::with_capacity(rows.len());
     for row in rows {
-        outcomes.push(insert_alone(db, vec![row]).await);
+        outcomes.push(insert_alone(db, row).await);
     }
     outcomes
 }
 
-async fn insert_alone(db: &Db, row: Vec<NewRow>) -> Result<bool, DbError> {
-    for _ in 0..ATTEMPTS {
-        match insert_together(db, &row).await {
-            Ok(made) => return Ok(made.contains(&true)),
-            Err(error) if error.is_duplicate_key() => return Ok(false),
-            // The server has undone it in favour of another.
-            Err(DbError::TryAgain(_)) => {}
-            Err(error) => return Err(error),
-        }
+async fn insert_alone(db: &Db, row: &NewRow) -> Result<bool, DbError> {
+    match again(|| insert_together(db, std::slice::from_ref(&row))).await {
+        Ok(made) => Ok(made.contains(&true)),
+        Err(error) if error.is_duplicate_key() => Ok(false),
+        Err(error) => Err(error),
     }
-    given_up()
 }
 
 /// One statement for all of them. Of two that are the same the first is made.
-async fn insert_together(db: &Db, rows: &[NewRow]) -> Result<Vec<bool>, DbError> {
-    let values = [Value::Rows(rows.to_vec())];
+async fn insert_together(db: &Db, rows: &[&NewRow]) -> Result<Vec<bool>, DbError> {
+    let values = [Value::Rows(rows.iter().map(|&row| row.clone()).collect())];
     if !in_one_step(db.engine()) {
         return db.execute(&FIRST, &values).await.map(|_| vec![true; rows.len()]);
     }
     let mut made = db.fetch_all(&FIRST, &values).await?;
-    let is_made = |row: &NewRow| {
+    let is_made = |row: &&NewRow| {
         let at = made.iter().position(|made| row.starts_with(made.values()));
         at.map(|at| made.swap_remove(at)).is_some()
     };
