@@ -34,8 +34,8 @@ pub trait Daemon: Sized + Send + Sync + 'static {
     /// One sentence for `--help` and the man page.
     const ABOUT: &'static str = "companion daemon for Postfix and Dovecot";
 
-    /// Threads that serve connections where the settings leave it open; 0: one for each processor. What needs some
-    /// microseconds for an answer and waits for nobody is quicker with one, which wakes no other.
+    /// Threads that serve connections where the settings leave it open and the daemon is alone in its process; 0: one for each
+    /// processor. What needs some microseconds for an answer and waits for nobody is quicker with one, which wakes no other.
     const WORKER_THREADS: usize = 0;
 
     /// The settings.

@@ -3,8 +3,8 @@
 //! It gets the request as it was received. Its answer is taken as it is, `DUNNO` means no opinion.
 //!
 //! Nothing waits longer than the step's time-out, the wait for a free connection included. A connection carries one
-//! question at a time and goes back among the kept ones only after a whole answer with nothing behind it: an answer that
-//! comes too late, or a second one, comes to a closed connection and never to the next question.
+//! question at a time and goes back among the kept ones only after a whole answer with nothing behind it, and is used again only
+//! if nothing came since: an answer that comes too late, or a second one, is not taken for that to the next question.
 
 mod connection;
 

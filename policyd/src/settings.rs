@@ -9,6 +9,7 @@ pub mod iredapd;
 mod rules;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::dns::DnsSettings;
@@ -165,6 +166,13 @@ outrider_core::settings! {
 
 /// The longest time for which a change in a database may go unnoticed.
 const LONGEST_LIFETIME: Interval = Interval::seconds(10);
+
+impl Settings {
+    /// The part of a request's deadline in which other servers may be waited for.
+    pub(crate) fn outside_budget(&self) -> Duration {
+        self.limits.request_timeout.duration() * 4 / 5
+    }
+}
 
 impl DaemonSettings for Settings {
     fn listeners(&self) -> Vec<ListenerSpec> {

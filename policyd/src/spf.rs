@@ -282,7 +282,7 @@ mod tests {
             assert_eq!(spf.lists("example.org", ip(client), PATIENCE).await, Some(expected), "{record}");
         }
         let (spf, asked) = lookup(MemoryResolver::new());
-        assert_ne!(spf.lists("", ip("192.0.2.1"), PATIENCE).await, Some(true));
+        assert_eq!(spf.lists("", ip("192.0.2.1"), PATIENCE).await, Some(false));
         assert!(asked.asked().is_empty());
     }
 
@@ -295,7 +295,7 @@ mod tests {
                 .with_txt("example.org", "v=spf1 ip4:192.0.2.2"),
         );
         assert_eq!(spf.lists("example.org", ip("192.0.2.1"), PATIENCE).await, Some(true));
-        assert_ne!(spf.lists("example.org", ip("192.0.2.2"), PATIENCE).await, Some(true));
+        assert_eq!(spf.lists("example.org", ip("192.0.2.2"), PATIENCE).await, Some(false));
         assert_eq!(asked.asked(), ["TXT example.org"]);
     }
 
@@ -339,12 +339,12 @@ mod tests {
             .with_txt("a.example", "v=spf1 include:b.example")
             .with_txt("b.example", "v=spf1 include:a.example redirect=b.example");
         let (spf, asked) = lookup(looping);
-        assert_ne!(spf.lists("a.example", ip("192.0.2.1"), PATIENCE).await, Some(true));
+        assert_eq!(spf.lists("a.example", ip("192.0.2.1"), PATIENCE).await, Some(false));
         assert_eq!(asked.asked().len(), 2);
 
         let hosts: String = (0..500).map(|n| format!(" a:h{n}.example include:i{n}.example")).collect();
         let (spf, asked) = lookup(MemoryResolver::new().with_txt("wide.example", &format!("v=spf1{hosts}")));
-        assert_ne!(spf.lists("wide.example", ip("192.0.2.1"), PATIENCE).await, Some(true));
+        assert_eq!(spf.lists("wide.example", ip("192.0.2.1"), PATIENCE).await, Some(false));
         assert_eq!(asked.asked().len(), 20);
     }
 
@@ -365,10 +365,10 @@ mod tests {
             .collect();
         tokio::task::yield_now().await;
         assert_eq!(spf.lists("quick.example", ip("192.0.2.1"), PATIENCE).await, Some(true));
-        assert_ne!(spf.lists("broken.example", ip("192.0.2.1"), PATIENCE).await, Some(true));
+        assert_eq!(spf.lists("broken.example", ip("192.0.2.1"), PATIENCE).await, Some(false));
         assert_eq!(start.elapsed(), Duration::ZERO);
         for task in waiting {
-            assert_ne!(task.await.unwrap(), Some(true));
+            assert_eq!(task.await.unwrap(), None);
         }
         assert_eq!(start.elapsed(), Duration::from_secs(3));
         assert_eq!(asked.asked().iter().filter(|question| question.contains("slow")).count(), 1, "shared");
@@ -382,7 +382,8 @@ mod tests {
         let spf = SpfLookup::new(resolver.clone(), &settings);
         for number in 0..50 {
             let client = format!("192.0.2.{number}").parse().unwrap();
-            assert_ne!(spf.lists(&format!("d{number}.example"), client, PATIENCE).await, Some(true));
+            let expected = (number < 10).then_some(false);
+            assert_eq!(spf.lists(&format!("d{number}.example"), client, PATIENCE).await, expected);
         }
         assert_eq!(resolver.asked().len(), 10);
         assert_eq!(
@@ -391,7 +392,7 @@ mod tests {
             "others are not concerned"
         );
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_ne!(spf.lists("later.example", ip("192.0.2.1"), PATIENCE).await, Some(true));
+        assert_eq!(spf.lists("later.example", ip("192.0.2.1"), PATIENCE).await, Some(false));
         assert_eq!(resolver.asked().len(), 12);
     }
 

@@ -185,3 +185,28 @@ pub struct Connection {
     /// The role of the listener, see [`ListenerSpec`](crate::settings::ListenerSpec).
     pub role: &'static str,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    use tokio::io::AsyncReadExt as _;
+
+    /// What has just arrived counts, though the runtime has not looked since.
+    #[tokio::test]
+    async fn quiet_is_what_the_kernel_says() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut stream = Stream::tcp(listener.accept().await.unwrap().0);
+        assert!(stream.is_quiet());
+        peer.write_all(b"ab").unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 2);
+        assert!(stream.is_quiet());
+        peer.write_all(b"c").unwrap();
+        assert!(!stream.is_quiet(), "a byte");
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 1);
+        drop(peer);
+        assert!(!stream.is_quiet(), "the end");
+    }
+}

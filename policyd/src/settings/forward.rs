@@ -1,7 +1,6 @@
 //! Other policy servers that are asked as steps of the chain.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use outrider_core::settings::{Findings, Interval, ListenAddress};
 use serde::{Deserialize, Serialize};
@@ -67,13 +66,6 @@ const MOST_CONNECTIONS: usize = 1000;
 
 /// The steps by name.
 pub type ForwardMap = BTreeMap<String, ForwardSettings>;
-
-impl Settings {
-    /// The part of a request's deadline in which other servers may be waited for.
-    pub(crate) fn outside_budget(&self) -> Duration {
-        self.limits.request_timeout.duration() * 4 / 5
-    }
-}
 
 pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     for (name, step) in &settings.forward {
