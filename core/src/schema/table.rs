@@ -15,6 +15,7 @@
 //!   index (a) (b, c)                                           two indexes
 //!   foreign (tid) throttle (id)
 //!   mysql index (d)                                            on one server only
+//!   servers index (e)                                          on servers, which panels search; not on SQLite
 //! mysql table elsewhere                                        a table of one server only
 //! ```
 //!
@@ -53,6 +54,8 @@ struct Spelling {
 #[derive(Debug)]
 struct Key {
     only: Option<Engine>,
+    /// Not on SQLite.
+    servers: bool,
     kind: KeyKind,
     columns: Vec<&'static str>,
 }
@@ -76,10 +79,11 @@ pub(crate) fn parse(text: &'static str) -> Result<Vec<Table>, String> {
         if words.is_empty() || words.starts_with('#') {
             continue;
         }
-        let (only, words) = match words.split_once(' ') {
-            Some(("mysql", rest)) => (Some(Engine::MySql), rest),
-            Some(("postgresql", rest)) => (Some(Engine::Postgres), rest),
-            _ => (None, words),
+        let (only, servers, words) = match words.split_once(' ') {
+            Some(("mysql", rest)) => (Some(Engine::MySql), false, rest),
+            Some(("postgresql", rest)) => (Some(Engine::Postgres), false, rest),
+            Some(("servers", rest)) => (None, true, rest),
+            _ => (None, false, words),
         };
         let (first, rest) = words.split_once(' ').ok_or_else(|| line.to_owned())?;
         if first == "table" && !line.starts_with(' ') {
@@ -88,7 +92,9 @@ pub(crate) fn parse(text: &'static str) -> Result<Vec<Table>, String> {
         }
         let table = tables.last_mut().ok_or_else(|| line.to_owned())?;
         match parse_keys(first, rest, only) {
-            Some(keys) if !keys.is_empty() => table.keys.extend(keys),
+            Some(keys) if !keys.is_empty() => {
+                table.keys.extend(keys.into_iter().map(|key| Key { servers, ..key }));
+            }
             Some(_) => return Err(line.to_owned()),
             None => table.columns.push(parse_column(first, rest).ok_or_else(|| line.to_owned())?),
         }
@@ -111,12 +117,13 @@ fn parse_keys(first: &str, rest: &'static str, only: Option<Engine>) -> Option<V
             let (column, table) = groups.next()?;
             let (target, _) = groups.next()?;
             let kind = KeyKind::Foreign(table.trim(), target);
-            return Some(vec![Key { only, kind, columns: vec![column] }]);
+            return Some(vec![Key { only, servers: false, kind, columns: vec![column] }]);
         }
         _ => return None,
     };
     let key = |(columns, _): (&'static str, &str)| Key {
         only,
+        servers: false,
         kind,
         columns: columns.split(',').map(str::trim).collect(),
     };
@@ -155,8 +162,10 @@ impl Table {
         if self.only.is_some_and(|only| only != engine) {
             return Vec::new();
         }
-        let keys: Vec<&Key> =
-            self.keys.iter().filter(|key| key.only.is_none_or(|only| only == like)).collect();
+        let is_wanted = |key: &&Key| {
+            key.only.is_none_or(|only| only == like) && !(key.servers && engine == Engine::Sqlite)
+        };
+        let keys: Vec<&Key> = self.keys.iter().filter(is_wanted).collect();
         let primary = keys.iter().find(|key| key.kind == KeyKind::Primary);
         let in_primary = |name: &str| primary.is_some_and(|key| key.columns.contains(&name));
         let mut lines: Vec<String> = self
@@ -276,6 +285,7 @@ table t-x
   index (blank) (when)
   foreign (part) other (id)
   postgresql index (raw)
+  servers index (part)
 mysql table elsewhere
   a  int(10)
 ";
@@ -290,14 +300,20 @@ mysql table elsewhere
              `when` datetime NOT NULL DEFAULT '1970-01-01 01:01:01',\n  `blank` char(1) NULL DEFAULT ' ',\n  \
              `part` int NULL DEFAULT 0,\n  `raw` varbinary(16) NOT NULL,\n  `gone` int(11) NOT NULL,\n  \
              PRIMARY KEY (`id`),\n  UNIQUE KEY `t-x_part_raw_idx` (`part`, `raw`),\n  KEY `t-x_blank_idx` (`blank`),\n  \
-             KEY `t-x_when_idx` (`when`),\n  FOREIGN KEY (`part`) REFERENCES `other` (`id`)\n) ENGINE=InnoDB \
-             ROW_FORMAT=DYNAMIC"
+             KEY `t-x_when_idx` (`when`),\n  FOREIGN KEY (`part`) REFERENCES `other` (`id`),\n  \
+             KEY `t-x_part_idx` (`part`)\n) ENGINE=InnoDB ROW_FORMAT=DYNAMIC"
         );
         let pg = tables[0].create(Engine::Postgres);
         assert!(pg[0].contains("\"id\" serial NOT NULL,"), "{}", pg[0]);
         assert!(pg[0].contains("\"part\" integer NULL DEFAULT 0 CHECK (\"part\" >= 0)"), "{}", pg[0]);
         assert!(!pg[0].contains("gone"));
-        assert_eq!(pg.last().map(String::as_str), Some("CREATE INDEX \"t-x_raw_idx\" ON \"t-x\" (\"raw\")"));
+        assert_eq!(
+            pg[pg.len() - 2..],
+            [
+                "CREATE INDEX \"t-x_raw_idx\" ON \"t-x\" (\"raw\")",
+                "CREATE INDEX \"t-x_part_idx\" ON \"t-x\" (\"part\")"
+            ]
+        );
         let sqlite = tables[0].create(Engine::Sqlite);
         assert!(sqlite[0].contains("\"id\" INTEGER PRIMARY KEY AUTOINCREMENT"), "{}", sqlite[0]);
         assert!(
@@ -305,6 +321,7 @@ mysql table elsewhere
             "{}",
             sqlite[0]
         );
+        assert!(!sqlite.concat().contains("t-x_part_idx"), "no panel searches an embedded database");
         assert!(sqlite[0].contains("\"raw\" BLOB NOT NULL") && !sqlite[0].contains("PRIMARY KEY ("));
         assert!(tables[1].create(Engine::Postgres).is_empty() && !tables[1].create(Engine::MySql).is_empty());
     }
