@@ -16,6 +16,13 @@ use std::time::Duration;
 /// How long SQLite itself waits for another process that holds the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Pages of 4 KiB in the write-ahead log before they are moved to the file, which everybody who writes waits for: 64 MiB. With
+/// SQLite's 1000 a busy log of sessions would do that many times a second, and write the same page each time.
+const WAL_PAGES: &str = "16384";
+
+/// KiB of pages kept by the connection that writes: the pages of many indexes at once, else they are written twice.
+const WRITER_CACHE: &str = "-16000";
+
 pub(crate) struct SqliteServer {
     options: SqliteConnectOptions,
 }
@@ -31,6 +38,12 @@ impl SqliteServer {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
+        SqliteServer { options }
+    }
+
+    /// The same for the connection that writes.
+    pub(crate) fn writing(self) -> SqliteServer {
+        let options = self.options.pragma("wal_autocheckpoint", WAL_PAGES).pragma("cache_size", WRITER_CACHE);
         SqliteServer { options }
     }
 }
