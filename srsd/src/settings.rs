@@ -97,7 +97,7 @@ outrider_core::settings! {
         /// (not found: the sender stays as it is; a short one is embedded instead) or "defer" (temporary error). A token
         /// that cannot be looked up is a temporary error with both: its bounce would be lost otherwise.
         pub on_failure: OnFailure = OnFailure::Pass,
-        /// Where the domains are read from.
+        /// Where the domains are read from. Not set: embedded databases, if another daemon has made them in the state directory.
         pub database: DatabaseSettings = DatabaseSettings::default(),
         /// The LDAP tree of accounts, for accounts = "ldap".
         pub ldap: LdapSettings = LdapSettings::default(),

@@ -21,10 +21,8 @@ pub use settings::{
 };
 
 use crate::daemon::{DependencyHealth, Environment, Shutdown, StartError};
-use crate::directory::{self, Directory};
 use crate::host_name::full_host_name;
-use crate::schema::Database;
-use crate::sql::{Db, DbError};
+use crate::sql::DbError;
 use crate::srs::{DomainList, ListStyle, Reversed, Srs, Token};
 use domains::Domains;
 use originals::{KeepError, Originals, Place};
@@ -47,8 +45,7 @@ pub struct Forwarding {
     /// The file of local domains, and what it said when it was last read.
     file: Option<PathBuf>,
     file_domains: RwLock<Arc<DomainList>>,
-    accounts: Option<Arc<dyn Directory>>,
-    iredapd: Option<Db>,
+    source: Arc<SqlSource>,
     originals: Option<Originals>,
     on_failure: OnFailure,
     refresh: Duration,
@@ -63,20 +60,11 @@ impl Forwarding {
     /// A file cannot be read, an embedded database cannot be made, a setting cannot work.
     pub async fn open(settings: &SrsSettings, env: &Environment) -> Result<Forwarding, StartError> {
         let other = |error: DbError| StartError::Other(Box::new(error));
-        let mut source = SqlSource { accounts: None, iredapd: None };
-        if settings.directory_domains {
-            let state = &env.state_directory;
-            let opened = directory::open(settings.accounts, &settings.ldap, &settings.database, state).await;
-            source.accounts = Some(opened.map_err(other)?);
-        }
-        if settings.exclude_table {
-            let opened = settings.database.open(Database::Iredapd, &env.state_directory).await;
-            source.iredapd = Some(opened.map_err(other)?);
-        }
-        let (accounts, iredapd) = (source.accounts.clone(), source.iredapd.clone());
-        let domains = match accounts.is_none() && iredapd.is_none() {
-            true => Domains::none(),
-            false => Domains::new(Box::new(source)),
+        let source = Arc::new(SqlSource::new(settings, env));
+        source.open().await.map_err(other)?;
+        let domains = match settings.directory_domains || settings.exclude_table {
+            true => Domains::new(Box::new(source.clone())),
+            false => Domains::none(),
         };
         let file_domains = match &settings.domains_file {
             Some(path) => read_domains(path).map_err(|error| StartError::File(path.clone(), error))?,
@@ -87,8 +75,7 @@ impl Forwarding {
             domains,
             file: settings.domains_file.clone(),
             file_domains: RwLock::new(Arc::new(file_domains)),
-            accounts,
-            iredapd,
+            source,
             originals: open_originals(settings, env).await.map_err(other)?,
             on_failure: settings.on_failure,
             refresh: settings.refresh.duration(),
@@ -235,8 +222,7 @@ impl Forwarding {
 
     /// Whether each database is there.
     pub fn health(&self) -> Vec<DependencyHealth> {
-        let mut health = self.accounts.as_ref().map_or(Vec::new(), |accounts| accounts.health());
-        health.extend(self.iredapd.as_ref().map(|db| db.health("iredapd")));
+        let mut health = self.source.health();
         health.extend(self.originals.as_ref().map(|originals| originals.db().health("envelopes")));
         health
     }

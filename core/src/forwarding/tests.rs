@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::clock::TestClock;
+use crate::schema::Database;
 use crate::settings::Secret;
-use crate::sql::{DbUrl, PoolOptions, Stmt, Value};
+use crate::sql::{Db, DbUrl, PoolOptions, Stmt, Value};
 
 /// 2025-03-15 12:00 UTC, time stamp `WC`.
 const NOW: i64 = 1_742_040_000;
@@ -234,4 +235,21 @@ async fn a_file_of_domains_is_followed() {
     fs::remove_file(&file).expect("removed");
     forwarding.read_again().await;
     assert!(left("new.example").await, "the domains of the last time count");
+}
+
+#[tokio::test]
+async fn embedded_databases_are_read_once_somebody_has_made_them() {
+    let world = World::new();
+    let settings = SrsSettings { directory_domains: true, exclude_table: true, ..world.settings() };
+    let forwarding = world.open(&settings).await;
+    forwarding.read_again().await;
+    assert_eq!((forwarding.is_local("here.example"), forwarding.failure()), (Some(false), None));
+    for name in ["vmail.db", "iredapd.db"] {
+        assert!(!world.folder.path().join(name).exists(), "{name} is not this program's to make");
+    }
+    const DOMAIN: Stmt = Stmt::same("INSERT INTO domain (domain, active) VALUES ('here.example', 1)");
+    let vmail = settings.database.open(Database::Vmail, world.folder.path()).await.expect("made");
+    vmail.execute(&DOMAIN, &[]).await.expect("a domain");
+    forwarding.read_again().await;
+    assert_eq!(forwarding.is_local("here.example"), Some(true));
 }

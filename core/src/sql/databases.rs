@@ -101,6 +101,11 @@ impl DatabaseSettings {
         }
     }
 
+    /// Whether a server is named for a database, or its embedded file is in `state`.
+    pub(crate) fn is_there(&self, database: Database, state: &Path) -> bool {
+        self.of(database).0.is_some() || embedded_file(database, state).exists()
+    }
+
     /// Opens one database. Never waits for a server; an embedded file is created with its tables when `state` holds none.
     ///
     /// # Errors
@@ -117,10 +122,7 @@ impl DatabaseSettings {
                 }
                 Db::open(&url, &options)?
             }
-            None => {
-                let file = state.join(format!("{}.db", database.name()));
-                open_embedded(database, &file, &options).await?
-            }
+            None => open_embedded(database, &embedded_file(database, state), &options).await?,
         };
         db.watch();
         Ok(db)
@@ -191,15 +193,19 @@ impl Db {
     }
 }
 
+fn embedded_file(database: Database, state: &Path) -> PathBuf {
+    state.join(format!("{}.db", database.name()))
+}
+
 async fn open_embedded(database: Database, file: &Path, options: &PoolOptions) -> Result<Db, DbError> {
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)
             .map_err(|error| DbError::Unusable(format!("state directory {}: {error}", folder.display())))?;
     }
-    let db = Db::open_file(file, options);
     let mut attempt = 1;
     loop {
-        match create_tables(database, &db).await {
+        // On connections of their own: those that stay begin without the pages of a whole new database in memory.
+        match create_tables(database, &Db::open_file(file, options)).await {
             Ok(()) => break,
             // Another daemon is creating the same file, or switching it to write-ahead logging.
             Err(error) if error.is_temporary() && attempt < CREATE_ATTEMPTS => {
@@ -210,7 +216,7 @@ async fn open_embedded(database: Database, file: &Path, options: &PoolOptions) -
         }
     }
     hide_file(file);
-    Ok(db)
+    Ok(Db::open_file(file, options))
 }
 
 /// Takes the rights of all others from a database: what is in it is nobody else's business. The files SQLite keeps
