@@ -112,12 +112,14 @@ pub struct SqliteDb {
 impl SqliteDb {
     fn open(file: &Path, create: bool, options: &PoolOptions) -> SqliteDb {
         let place = DbUrl::sqlite(file).place();
-        let pool = |count| {
+        let pool = |server, count| {
             let options = PoolOptions { max_connections: count, ..options.clone() };
-            Pool::new(SqliteServer::new(file, create), place.clone(), options)
+            Pool::new(server, place.clone(), options)
         };
-        let writer = pool(1);
-        SqliteDb { readers: pool(SQLITE_READERS), writes: GroupCommit::new(writer.clone()), writer }
+        let server = || SqliteServer::new(file, create);
+        let writer = pool(server().writing(), 1);
+        let readers = pool(server(), SQLITE_READERS);
+        SqliteDb { readers, writes: GroupCommit::new(writer.clone()), writer }
     }
 }
 
@@ -184,21 +186,6 @@ impl Db {
             return writes.fetch(sql, &bound).await;
         }
         with_pool!(self, false, |pool| fetch(pool, stmt, engine, args).await)
-    }
-
-    /// All rows of one `SELECT` asked with several sets of values, in one round trip (`UNION ALL`): how a statement is
-    /// asked about many keys at once where a list would not use the index.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    pub async fn fetch_each(&self, stmt: &Stmt, sets: Vec<Vec<Value>>) -> Result<Vec<Row>, DbError> {
-        let engine = self.engine();
-        let times = sets.len();
-        let args: Vec<Value> = sets.into_iter().flatten().collect();
-        with_pool!(self, false, |pool| {
-            let (sql, bound) = stmt.render_times(times, engine, &args);
-            fetch_rendered(pool, sql.into(), &bound, stmt.may_repeat(engine)).await
-        })
     }
 
     /// The first row of a statement, if it has any.
@@ -307,17 +294,10 @@ async fn fetch<S: Server>(
     args: &[Value],
 ) -> Result<Vec<Row>, DbError> {
     let (sql, bound) = stmt.render(engine, args);
-    fetch_rendered(pool, sql, &bound, stmt.may_repeat(engine)).await
-}
-
-async fn fetch_rendered<S: Server>(
-    pool: &Arc<Pool<S>>,
-    sql: Cow<'static, str>,
-    bound: &[&Value],
-    may_repeat: bool,
-) -> Result<Vec<Row>, DbError> {
-    match pool.lease().await?.fetch(sql.clone(), bound).await {
-        Err(error) if error.is_broken() && may_repeat => pool.lease().await?.fetch(sql, bound).await,
+    match pool.lease().await?.fetch(sql.clone(), &bound).await {
+        Err(error) if error.is_broken() && stmt.may_repeat(engine) => {
+            pool.lease().await?.fetch(sql, &bound).await
+        }
         outcome => outcome,
     }
 }

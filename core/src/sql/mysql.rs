@@ -64,9 +64,15 @@ impl Server for MySqlServer {
         let mut connection = self.options.connect().await?;
         // The server ends on its own what we no longer wait for, so that it does not hold locks: MariaDB (in
         // seconds), then MySQL (reads only, in milliseconds). A server that knows neither only waits less for locks.
+        // MariaDB reads what is committed, as PostgreSQL does: looking at rows within a write locks none of them. A binary
+        // log of statements does not allow that.
         let seconds = self.statement_timeout.as_secs() + 1;
         let locks = format!("SET SESSION innodb_lock_wait_timeout = {seconds}");
         for limit in [
+            format!(
+                ", max_statement_time = {seconds}, tx_isolation = \
+                 IF(@@log_bin AND @@binlog_format = 'STATEMENT', @@tx_isolation, 'READ-COMMITTED')"
+            ),
             format!(", max_statement_time = {seconds}"),
             format!(", max_execution_time = {seconds}000"),
             String::new(),
@@ -91,7 +97,8 @@ impl Server for MySqlServer {
         args: &[&Value],
     ) -> Result<Vec<Row>, sqlx::Error> {
         let foreign = |value: &Value| matches!(value, Value::Text(text) if !text.is_ascii());
-        let second = args.iter().any(|value| foreign(value)).then(|| sql.clone());
+        let reads = sql.trim_start_matches('(').starts_with("SELECT");
+        let second = (reads && args.iter().any(|value| foreign(value))).then(|| sql.clone());
         let outcome = sqlx::query_with(prepared(sql), bind(args)?).fetch_all(&mut *connection).await;
         let rows = match (outcome, second) {
             (Err(error), Some(sql)) if is_charset_conflict(&error) => {

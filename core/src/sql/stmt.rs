@@ -2,7 +2,8 @@
 //!
 //! MySQL and SQLite take `?` as it is. PostgreSQL gets `$1::text` and so on: the cast follows the bound value, so
 //! that one prepared statement always has the same parameter types. A `?` bound to a list becomes `?,?,?`, one bound to
-//! rows `(?,?),(?,?)`.
+//! rows `(?,?),(?,?)`. A part in braces bound to rows, as in `{SELECT a FROM t WHERE n = ?}`, is there once for each of
+//! them, joined by `UNION ALL`: how a statement is asked about many keys at once where a list would not use the index.
 
 use super::{Engine, Value};
 use std::borrow::Cow;
@@ -44,7 +45,7 @@ impl Stmt {
 
     /// Whether the statement changes nothing.
     pub(crate) fn only_reads(&self, engine: Engine) -> bool {
-        let sql = self.sql(engine).trim_start_matches([' ', '(']);
+        let sql = self.sql(engine).trim_start_matches([' ', '(', '{']);
         sql.get(..6).is_some_and(|verb| verb.eq_ignore_ascii_case("SELECT"))
     }
 
@@ -63,30 +64,14 @@ impl Stmt {
         if plain && engine != Engine::Postgres {
             return (Cow::Borrowed(self.sql(engine)), args.iter().collect());
         }
-        let (text, bound) = self.render_times(1, engine, args);
-        (Cow::Owned(text), bound)
-    }
-
-    /// The statement so many times, joined by `UNION ALL`; `args` are the values of all of them, one after the other.
-    pub(crate) fn render_times<'a>(
-        &self,
-        times: usize,
-        engine: Engine,
-        args: &'a [Value],
-    ) -> (String, Vec<&'a Value>) {
         let sql = self.sql(engine);
-        let mut text = String::with_capacity((sql.len() + 16) * times + 16 * args.len());
+        let mut text = String::with_capacity(sql.len() + 16 * args.len());
         let mut bound = Vec::with_capacity(args.len());
         let mut next = args.iter();
-        for time in 0..times {
-            if time > 0 {
-                text.push_str(" UNION ALL ");
-            }
-            push_statement(&mut text, &mut bound, engine, sql, &mut next);
-        }
+        push_statement(&mut text, &mut bound, engine, sql, &mut next);
         // Too many values: pass them on, the server says so.
         bound.extend(next);
-        (text, bound)
+        (Cow::Owned(text), bound)
     }
 }
 
@@ -98,8 +83,18 @@ fn push_statement<'a>(
     next: &mut std::slice::Iter<'a, Value>,
 ) {
     let mut quote = None;
-    for character in sql.chars() {
+    let mut rest = sql.chars();
+    while let Some(character) = rest.next() {
         match (quote, character) {
+            (None, '{') => {
+                let (part, after) = rest.as_str().split_once('}').unwrap_or((rest.as_str(), ""));
+                rest = after.chars();
+                let rows = if let Some(Value::Rows(rows)) = next.next() { rows.as_slice() } else { &[] };
+                for (at, row) in rows.iter().enumerate() {
+                    text.push_str(if at > 0 { " UNION ALL " } else { "" });
+                    push_statement(text, bound, engine, part, &mut row.iter());
+                }
+            }
             (None, '?') => match next.next() {
                 Some(Value::List(values)) => push_list(text, bound, engine, values),
                 Some(Value::Rows(rows)) => push_rows(text, bound, engine, rows),
@@ -214,10 +209,14 @@ mod tests {
         assert_eq!(sql, "INSERT INTO t (n, s) VALUES ($1::int8,$2::text),($3::int8,$4::text)");
         assert_eq!(bound.len(), 4);
         assert_eq!(insert.render(Engine::MySql, &args).0, "INSERT INTO t (n, s) VALUES (?,?),(?,?)");
-        let args = [1.into(), 2.into()];
-        let (sql, bound) = Stmt::same("SELECT a FROM t WHERE n = ?").render_times(2, Engine::Postgres, &args);
-        assert_eq!(sql, "SELECT a FROM t WHERE n = $1::int8 UNION ALL SELECT a FROM t WHERE n = $2::int8");
-        assert_eq!(bound.len(), 2);
+        let args = [Value::Rows(vec![vec![1.into()], vec![2.into()]]), 3.into()];
+        let (sql, bound) =
+            Stmt::same("{SELECT a FROM t WHERE n = ?} LIMIT ?").render(Engine::Postgres, &args);
+        assert_eq!(
+            sql,
+            "SELECT a FROM t WHERE n = $1::int8 UNION ALL SELECT a FROM t WHERE n = $2::int8 LIMIT $3::int8"
+        );
+        assert_eq!(bound.len(), 3);
     }
 
     #[test]

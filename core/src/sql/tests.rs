@@ -120,12 +120,13 @@ async fn one_round_trip_for_many_keys() {
     let folder = folder();
     let db = open(&folder).await;
     const ROWS: Stmt = Stmt::same("INSERT INTO t (name, n) VALUES ?");
-    const ONE: Stmt = Stmt::same("SELECT * FROM (SELECT ? AS asked, n FROM t WHERE name = ? LIMIT 1) AS one");
+    const ONE: Stmt =
+        Stmt::same("{SELECT * FROM (SELECT ? AS asked, n FROM t WHERE name = ? LIMIT 1) AS one}");
     let rows = (0..5).map(|n| vec![format!("n{n}").into(), n.into()]).collect();
     let done = db.execute(&ROWS, &[Value::Rows(rows)]).await.expect("inserted");
     assert_eq!(done.rows_affected, 5);
     let sets = [3, 9, 1].map(|n| vec![n.into(), format!("n{n}").into()]).to_vec();
-    let rows = db.fetch_each(&ONE, sets).await.expect("read");
+    let rows = db.fetch_all(&ONE, &[Value::Rows(sets)]).await.expect("read");
     let found: Vec<_> = rows.iter().map(|row| (row.int("asked"), row.int("n"))).collect();
     assert_eq!(found, [(Some(3), Some(3)), (Some(1), Some(1))]);
 }

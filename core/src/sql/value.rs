@@ -22,7 +22,7 @@ pub enum Value {
     /// The right side of `IN (?)`. Never NULL inside; an empty list matches nothing. Lists may be repeated at
     /// their end, so that few different statements have to be prepared.
     List(Vec<Value>),
-    /// The right side of `VALUES ?`: one row or more, all of one length.
+    /// The right side of `VALUES ?`, or what a part in braces is repeated for: one row or more, all of one length.
     Rows(Vec<Vec<Value>>),
 }
 

@@ -5,62 +5,26 @@
 //! in a way that a concurrent change could spoil: a triplet that two requests see as past its block is marked as
 //! passed by both, with the same outcome.
 //!
-//! First contacts are most of what a server without any reputation of its clients has to write down. Those of the same
-//! moment are written in one statement, and each is answered after that is durable. Where they have to be looked up before
-//! (MySQL, MariaDB), that is one round trip for all of them.
+//! First contacts, which are most of what is written here, are in `contact.rs`.
+
+mod contact;
 
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use outrider_core::gather::{Gather, Lanes};
-use outrider_core::sql::{Db, DbError, Engine, Row, Stmt, Value};
+use outrider_core::sql::{Db, DbError, Stmt, Value};
 
-use super::{Sweep, again, fit, write};
+use self::contact::{Contact, Contacts, Key, look_up};
+use super::{Sweep, fit, write};
 use crate::cache::{Cache, CacheMeter};
 use crate::network_rate::NetworkRate;
 use crate::settings::CacheSettings;
 
-/// A passed row of the client and the row of the triplet. Which of the passed rows does not matter: they are renewed
-/// together, and a big provider may have many thousands of them. Values: a number that comes back, the client, the
-/// number, the triplet.
-const SEEN: Stmt = Stmt::per_engine(
-    "(SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
-     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) \
-     UNION ALL (SELECT ?, 2, record_expired, block_expired \
-     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?)",
-    "(SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
-     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) \
-     UNION ALL (SELECT ?, 2, record_expired, block_expired \
-     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?)",
-    // SQLite takes no parentheses around the parts of a union, and a limit only within a table.
-    "SELECT * FROM (SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
-     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) AS client \
-     UNION ALL SELECT ?, 2, record_expired, block_expired \
-     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?",
-);
-
 const RENEW_CLIENT: Stmt =
     Stmt::same("UPDATE greylisting_tracking SET record_expired = ? WHERE client_address = ? AND passed = 1")
         .repeatable();
-
-/// Writes first contacts down and tells which. PostgreSQL and SQLite look at the client in the same step and leave existing
-/// rows alone. MySQL would lock the neighbourhood of the client's rows for that, and can leave existing rows alone only in
-/// ways that hide real mistakes or trouble its replication: there the statement fails as a whole and the rows are tried
-/// one by one.
-const FIRST: Stmt = Stmt::per_engine(
-    "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
-     block_expired, record_expired, blocked_count, passed) VALUES ?",
-    FIRST_IN_ONE_STEP,
-    FIRST_IN_ONE_STEP,
-);
-
-const FIRST_IN_ONE_STEP: &str = "WITH first (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
-     block_expired, record_expired, blocked_count, passed) AS (VALUES ?) \
-     INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
-     block_expired, record_expired, blocked_count, passed) SELECT * FROM first WHERE NOT EXISTS \
-     (SELECT 1 FROM greylisting_tracking AS old WHERE old.client_address = first.client_address AND old.passed = 1) \
-     ON CONFLICT DO NOTHING RETURNING sender, recipient, client_address";
 
 const RESTART: Stmt = Stmt::same(
     "UPDATE greylisting_tracking SET sender_domain = ?, rcpt_domain = ?, init_time = ?, block_expired = ?, \
@@ -150,19 +114,6 @@ pub struct Meeting {
     pub remembered: bool,
 }
 
-/// The three values that name a row: sender, recipient, client.
-type Key = [Value; 3];
-/// The columns of a new row.
-type NewRow = Vec<Value>;
-
-/// A contact that waits for its turn.
-struct Contact {
-    key: Key,
-    row: NewRow,
-    client: IpAddr,
-    share: Arc<NetworkRate>,
-}
-
 /// The table.
 pub struct TripletStore {
     db: Db,
@@ -175,15 +126,15 @@ pub struct TripletStore {
 impl TripletStore {
     /// The table in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> TripletStore {
-        let (reader, writer) = (db.clone(), db.clone());
+        let (reader, writer) = (db.clone(), Arc::new(Contacts::new(db.clone())));
         TripletStore {
             reads: Gather::new(MOST, LANES, move |keys| {
                 let db = reader.clone();
                 async move { look_up(&db, &keys).await }
             }),
             contacts: Gather::new(MOST, LANES, move |contacts| {
-                let db = writer.clone();
-                async move { meet(&db, contacts).await }
+                let writer = writer.clone();
+                async move { writer.meet(contacts).await }
             }),
             known: Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration()),
             db,
@@ -296,7 +247,7 @@ impl TripletStore {
     }
 }
 
-fn new_row(triplet: &Triplet, times: Times) -> NewRow {
+fn new_row(triplet: &Triplet, times: Times) -> Vec<Value> {
     let mut row = Vec::from(key(triplet));
     row.extend([
         fit(&triplet.sender_domain, 255).into(),
@@ -317,129 +268,4 @@ fn key(triplet: &Triplet) -> Key {
 /// The batch that the request was part of has panicked.
 fn given_up<T>() -> Result<T, DbError> {
     Err(DbError::TryAgain("the statement was given up".to_owned()))
-}
-
-/// Looks all of them up and writes down those of whom nothing is known; in one step, where the server can.
-async fn meet(db: &Db, contacts: Vec<Contact>) -> Vec<Result<Meeting, DbError>> {
-    let mut meetings: Meetings = vec![None; contacts.len()];
-    if in_one_step(db.engine()) {
-        write_firsts(db, &contacts, &mut meetings).await;
-    }
-    look_up_rest(db, &contacts, &mut meetings).await;
-    let put_off = write_firsts(db, &contacts, &mut meetings).await;
-    let rest = |at| Ok(Meeting { seen: Seen::default(), remembered: !put_off.contains(&at) });
-    meetings.into_iter().enumerate().map(|(at, meeting)| meeting.unwrap_or_else(|| rest(at))).collect()
-}
-
-/// What is settled so far.
-type Meetings = Vec<Option<Result<Meeting, DbError>>>;
-
-/// The places of those that are not settled.
-fn open(meetings: &Meetings) -> Vec<usize> {
-    (0..meetings.len()).filter(|&at| meetings[at].is_none()).collect()
-}
-
-/// Settles those of whom something is known.
-async fn look_up_rest(db: &Db, contacts: &[Contact], meetings: &mut Meetings) {
-    let rest = open(meetings);
-    if rest.is_empty() {
-        return;
-    }
-    let keys: Vec<Key> = rest.iter().map(|&at| contacts[at].key.clone()).collect();
-    for (at, seen) in rest.into_iter().zip(look_up(db, &keys).await) {
-        if !matches!(&seen, Ok(seen) if *seen == Seen::default()) {
-            meetings[at] = Some(seen.map(|seen| Meeting { seen, remembered: true }));
-        }
-    }
-}
-
-/// Settles those that make a row. Gives back the places of those whose network has had its share.
-async fn write_firsts(db: &Db, contacts: &[Contact], meetings: &mut Meetings) -> Vec<usize> {
-    let may = |at: &usize| contacts[*at].share.take(contacts[*at].client);
-    let (firsts, put_off): (Vec<usize>, Vec<usize>) = open(meetings).into_iter().partition(may);
-    let rows: Vec<&NewRow> = firsts.iter().map(|&at| &contacts[at].row).collect();
-    for (at, made) in firsts.into_iter().zip(insert(db, &rows).await) {
-        if !matches!(made, Ok(true)) {
-            contacts[at].share.give_back(contacts[at].client);
-        }
-        meetings[at] = match made {
-            Ok(true) => Some(Ok(Meeting { seen: Seen::default(), remembered: true })),
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
-        };
-    }
-    put_off
-}
-
-async fn look_up(db: &Db, keys: &[Key]) -> Vec<Result<Seen, DbError>> {
-    let sets = keys.iter().enumerate().map(|(number, [sender, recipient, client])| {
-        let (number, client) = (Value::from(number), client.clone());
-        vec![number.clone(), client.clone(), number, sender.clone(), recipient.clone(), client]
-    });
-    match db.fetch_each(&SEEN, sets.collect()).await {
-        Ok(rows) => sort_out(&rows, keys.len()).into_iter().map(Ok).collect(),
-        Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
-    }
-}
-
-fn sort_out(rows: &[Row], length: usize) -> Vec<Seen> {
-    let mut all = vec![Seen::default(); length];
-    for row in rows {
-        let number = row.int("number").and_then(|number| usize::try_from(number).ok());
-        let Some(seen) = number.and_then(|number| all.get_mut(number)) else { continue };
-        let record_expired = row.int("record_expired").unwrap_or(0);
-        if row.int("kind") == Some(2) {
-            seen.triplet = Some((row.int("block_expired").unwrap_or(0), record_expired));
-        } else {
-            seen.client_passed = Some(record_expired);
-        }
-    }
-    all
-}
-
-/// Inserts rows; of each whether it was made.
-async fn insert(db: &Db, rows: &[&NewRow]) -> Vec<Result<bool, DbError>> {
-    match rows {
-        [] => return Vec::new(),
-        [alone] => return vec![insert_alone(db, alone).await],
-        _ => {}
-    }
-    match insert_together(db, rows).await {
-        // What one row did must not happen to the others: a double, a deadlock, text that a column does not take.
-        Err(DbError::DuplicateKey(_) | DbError::TryAgain(_) | DbError::Refused(_)) => {}
-        Err(error) => return rows.iter().map(|_| Err(error.clone())).collect(),
-        Ok(made) => return made.into_iter().map(Ok).collect(),
-    }
-    let mut outcomes = Vec::with_capacity(rows.len());
-    for row in rows {
-        outcomes.push(insert_alone(db, row).await);
-    }
-    outcomes
-}
-
-async fn insert_alone(db: &Db, row: &NewRow) -> Result<bool, DbError> {
-    match again(|| insert_together(db, std::slice::from_ref(&row))).await {
-        Ok(made) => Ok(made.contains(&true)),
-        Err(error) if error.is_duplicate_key() => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// One statement for all of them. Of two that are the same the first is made.
-async fn insert_together(db: &Db, rows: &[&NewRow]) -> Result<Vec<bool>, DbError> {
-    let values = [Value::Rows(rows.iter().map(|&row| row.clone()).collect())];
-    if !in_one_step(db.engine()) {
-        return db.execute(&FIRST, &values).await.map(|_| vec![true; rows.len()]);
-    }
-    let mut made = db.fetch_all(&FIRST, &values).await?;
-    let is_made = |row: &&NewRow| {
-        let at = made.iter().position(|made| row.starts_with(made.values()));
-        at.map(|at| made.swap_remove(at)).is_some()
-    };
-    Ok(rows.iter().map(is_made).collect())
-}
-
-/// Whether [`FIRST`] looks at the client too.
-fn in_one_step(engine: Engine) -> bool {
-    engine != Engine::MySql
 }

@@ -1,0 +1,283 @@
+//! First contacts, those of the same moment together.
+//!
+//! They are written in one statement, which looks at clients and triplets too and tells which rows it made; each is answered
+//! after that is durable. Those that make no row are looked up, in one round trip for all of them. MySQL, and a MariaDB before
+//! 10.5 or with a binary log of statements, cannot tell, or would lock the neighbourhood of what they look at: there all
+//! are looked up first.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use outrider_core::sql::{Db, DbError, Engine, Row, Stmt, Value};
+use tokio::sync::OnceCell;
+
+use super::{Meeting, Seen};
+use crate::network_rate::NetworkRate;
+use crate::store::again;
+
+/// A passed row of the client and the row of the triplet. Which of the passed rows does not matter: they are renewed
+/// together, and a big provider may have many thousands of them. Values of each: a number that comes back, the client, the
+/// number, the triplet.
+const SEEN: Stmt = Stmt::per_engine(
+    "{(SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
+     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) \
+     UNION ALL (SELECT ?, 2, record_expired, block_expired \
+     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?)}",
+    "{(SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
+     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) \
+     UNION ALL (SELECT ?, 2, record_expired, block_expired \
+     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?)}",
+    // SQLite takes no parentheses around the parts of a union, and a limit only within a table.
+    "{SELECT * FROM (SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
+     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) AS client \
+     UNION ALL SELECT ?, 2, record_expired, block_expired \
+     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?}",
+);
+
+macro_rules! insert {
+    ($($rest:literal)+) => {
+        concat!(
+            "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
+             block_expired, record_expired, blocked_count, passed) ",
+            $($rest)+
+        )
+    };
+}
+
+/// Writes rows down, all or none.
+const WRITE: Stmt = Stmt::same(insert!("VALUES ?"));
+
+/// Writes down those whose client has not passed and that are not there yet, and tells which. PostgreSQL and SQLite leave
+/// existing rows alone by themselves. MariaDB could only in ways that hide real mistakes: a row that somebody else makes at
+/// the same moment fails the statement as a whole. Values of each there: the row, the client, the triplet.
+const WRITE_NEW: Stmt = Stmt::per_engine(
+    insert!(
+        "{SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM DUAL WHERE NOT EXISTS \
+         (SELECT 1 FROM greylisting_tracking AS old WHERE client_address = ? AND passed = 1) AND NOT EXISTS \
+         (SELECT 1 FROM greylisting_tracking AS old WHERE sender = ? AND recipient = ? AND client_address = ?)} \
+         RETURNING sender, recipient, client_address"
+    ),
+    WRITE_NEW_ROWS,
+    WRITE_NEW_ROWS,
+);
+
+const WRITE_NEW_ROWS: &str = concat!(
+    "WITH first (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
+     block_expired, record_expired, blocked_count, passed) AS (VALUES ?) ",
+    insert!(
+        "SELECT * FROM first WHERE NOT EXISTS \
+         (SELECT 1 FROM greylisting_tracking AS old WHERE old.client_address = first.client_address AND old.passed = 1) \
+         ON CONFLICT DO NOTHING RETURNING sender, recipient, client_address"
+    )
+);
+
+const SERVER: Stmt = Stmt::same(
+    "SELECT VERSION() AS version, @@log_bin AND @@binlog_format = 'STATEMENT' AS statements_are_logged",
+);
+
+/// The three values that name a row: sender, recipient, client.
+pub(super) type Key = [Value; 3];
+
+/// A contact that waits for its turn.
+pub(super) struct Contact {
+    pub(super) key: Key,
+    /// The columns of its row, the key in front.
+    pub(super) row: Vec<Value>,
+    pub(super) client: IpAddr,
+    pub(super) share: Arc<NetworkRate>,
+}
+
+/// What is settled so far.
+type Meetings = Vec<Option<Result<Meeting, DbError>>>;
+
+/// The places of those that are not settled.
+fn open(meetings: &Meetings) -> Vec<usize> {
+    (0..meetings.len()).filter(|&at| meetings[at].is_none()).collect()
+}
+
+/// Those who come, and the table.
+pub(super) struct Contacts {
+    db: Db,
+    /// Whether the server can do [`WRITE_NEW`], once it is known.
+    one_step: OnceCell<bool>,
+}
+
+impl Contacts {
+    pub(super) fn new(db: Db) -> Contacts {
+        let known = match db.engine() {
+            Engine::MySql => None,
+            Engine::Postgres | Engine::Sqlite => Some(true),
+        };
+        Contacts { db, one_step: OnceCell::new_with(known) }
+    }
+
+    /// Looks all of them up and writes down those of whom nothing is known.
+    pub(super) async fn meet(&self, contacts: Vec<Contact>) -> Vec<Result<Meeting, DbError>> {
+        let mut meetings: Meetings = vec![None; contacts.len()];
+        if *self.one_step.get_or_try_init(|| can_do_one_step(&self.db)).await.unwrap_or(&false) {
+            self.write(Step::WriteNew, &contacts, &mut meetings).await;
+        }
+        self.look_up_rest(&contacts, &mut meetings).await;
+        let put_off = self.write(Step::Write, &contacts, &mut meetings).await;
+        let rest = |at| Ok(Meeting { seen: Seen::default(), remembered: !put_off.contains(&at) });
+        meetings.into_iter().enumerate().map(|(at, meeting)| meeting.unwrap_or_else(|| rest(at))).collect()
+    }
+
+    /// Settles those of whom something is known.
+    async fn look_up_rest(&self, contacts: &[Contact], meetings: &mut Meetings) {
+        let rest = open(meetings);
+        if rest.is_empty() {
+            return;
+        }
+        let keys: Vec<Key> = rest.iter().map(|&at| contacts[at].key.clone()).collect();
+        for (at, seen) in rest.into_iter().zip(look_up(&self.db, &keys).await) {
+            if !matches!(&seen, Ok(seen) if *seen == Seen::default()) {
+                meetings[at] = Some(seen.map(|seen| Meeting { seen, remembered: true }));
+            }
+        }
+    }
+
+    /// Settles those that make a row. Gives back the places of those whose network has had its share.
+    async fn write(&self, step: Step, contacts: &[Contact], meetings: &mut Meetings) -> Vec<usize> {
+        let may = |at: &usize| contacts[*at].share.take(contacts[*at].client);
+        let (firsts, put_off): (Vec<usize>, Vec<usize>) = open(meetings).into_iter().partition(may);
+        let rows: Vec<&Contact> = firsts.iter().map(|&at| &contacts[at]).collect();
+        for (at, made) in firsts.into_iter().zip(step.insert(&self.db, &rows).await) {
+            if !matches!(made, Ok(true)) {
+                contacts[at].share.give_back(contacts[at].client);
+            }
+            meetings[at] = match made {
+                Ok(true) => Some(Ok(Meeting { seen: Seen::default(), remembered: true })),
+                Ok(false) => None,
+                // Where texts in another character set cannot be compared, looking them up still can.
+                Err(DbError::Refused(_)) if step == Step::WriteNew => None,
+                Err(error) => Some(Err(error)),
+            };
+        }
+        put_off
+    }
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// [`WRITE_NEW`].
+    WriteNew,
+    /// [`WRITE`].
+    Write,
+}
+
+impl Step {
+    /// Inserts rows; of each whether it was made.
+    async fn insert(self, db: &Db, contacts: &[&Contact]) -> Vec<Result<bool, DbError>> {
+        match contacts {
+            [] => return Vec::new(),
+            [alone] => return vec![self.insert_alone(db, alone).await],
+            _ => {}
+        }
+        match self.insert_together(db, contacts).await {
+            // What one row did must not happen to the others: a double, a deadlock, text that a column does not take.
+            Err(DbError::DuplicateKey(_) | DbError::TryAgain(_) | DbError::Refused(_)) => {}
+            Err(error) => return contacts.iter().map(|_| Err(error.clone())).collect(),
+            Ok(made) => return made.into_iter().map(Ok).collect(),
+        }
+        let mut outcomes = Vec::with_capacity(contacts.len());
+        for contact in contacts {
+            outcomes.push(self.insert_alone(db, contact).await);
+        }
+        outcomes
+    }
+
+    async fn insert_alone(self, db: &Db, contact: &Contact) -> Result<bool, DbError> {
+        match again(|| self.insert_together(db, std::slice::from_ref(&contact))).await {
+            Ok(made) => Ok(made.contains(&true)),
+            Err(error) if error.is_duplicate_key() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One statement for all of them. Of two that are the same the first is made.
+    async fn insert_together(self, db: &Db, contacts: &[&Contact]) -> Result<Vec<bool>, DbError> {
+        let mut rows: Vec<Vec<Value>> = contacts.iter().map(|contact| contact.row.clone()).collect();
+        if self == Step::Write {
+            return db.execute(&WRITE, &[Value::Rows(rows)]).await.map(|_| vec![true; contacts.len()]);
+        }
+        if db.engine() == Engine::MySql {
+            for (row, contact) in rows.iter_mut().zip(contacts) {
+                let [sender, recipient, client] = contact.key.clone();
+                row.extend([client.clone(), sender, recipient, client]);
+            }
+        }
+        let mut made = db.fetch_all(&WRITE_NEW, &[Value::Rows(rows)]).await?;
+        let is_made = |contact: &&Contact| {
+            let at = made.iter().position(|made| contact.key == made.values());
+            at.map(|at| made.swap_remove(at)).is_some()
+        };
+        Ok(contacts.iter().map(is_made).collect())
+    }
+}
+
+/// Whether the server looks while it writes, without locks, and tells of a write what it did: MariaDB from 10.5 on.
+async fn can_do_one_step(db: &Db) -> Result<bool, DbError> {
+    let row = db.fetch_optional(&SERVER, &[]).await?;
+    let Some((version, logged)) =
+        row.as_ref().and_then(|row| Some((row.text("version")?, row.int("statements_are_logged"))))
+    else {
+        return Ok(false);
+    };
+    Ok(logged == Some(0) && is_recent_mariadb(version))
+}
+
+/// `10.11.6-MariaDB-0+deb12u1`; `5.5.5-` is in front of it where a proxy still shows what old clients need.
+fn is_recent_mariadb(version: &str) -> bool {
+    let mut numbers = version.strip_prefix("5.5.5-").unwrap_or(version).split(['.', '-']);
+    let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    version.contains("MariaDB") && (number(), number()) >= (10, 5)
+}
+
+/// What the table knows about each of them, in one round trip.
+pub(super) async fn look_up(db: &Db, keys: &[Key]) -> Vec<Result<Seen, DbError>> {
+    let sets = keys.iter().enumerate().map(|(number, [sender, recipient, client])| {
+        let (number, client) = (Value::from(number), client.clone());
+        vec![number.clone(), client.clone(), number, sender.clone(), recipient.clone(), client]
+    });
+    match db.fetch_all(&SEEN, &[Value::Rows(sets.collect())]).await {
+        Ok(rows) => sort_out(&rows, keys.len()).into_iter().map(Ok).collect(),
+        Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+    }
+}
+
+fn sort_out(rows: &[Row], length: usize) -> Vec<Seen> {
+    let mut all = vec![Seen::default(); length];
+    for row in rows {
+        let number = row.int("number").and_then(|number| usize::try_from(number).ok());
+        let Some(seen) = number.and_then(|number| all.get_mut(number)) else { continue };
+        let record_expired = row.int("record_expired").unwrap_or(0);
+        if row.int("kind") == Some(2) {
+            seen.triplet = Some((row.int("block_expired").unwrap_or(0), record_expired));
+        } else {
+            seen.client_passed = Some(record_expired);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_look_while_they_write() {
+        for (version, expected) in [
+            ("10.11.19-MariaDB-0+deb12u1", true),
+            ("5.5.5-10.6.12-MariaDB", true),
+            ("11.4.2-MariaDB-log", true),
+            ("10.4.30-MariaDB", false),
+            ("5.5.68-MariaDB", false),
+            ("8.0.36", false),
+            ("", false),
+        ] {
+            assert_eq!(is_recent_mariadb(version), expected, "{version}");
+        }
+    }
+}
