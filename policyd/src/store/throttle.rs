@@ -16,8 +16,10 @@
 //! one transaction or none does, always in the same order.
 
 mod group;
+mod together;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use outrider_core::gather::{Gather, Lanes};
 use outrider_core::sql::{Db, DbError, Done, Engine, Row, Stmt, Transaction, Value};
@@ -26,6 +28,7 @@ use super::{AccountCache, Sweep, fit};
 use crate::cache::CacheMeter;
 use crate::settings::CacheSettings;
 use group::Count;
+use together::Together;
 
 const LIMITS: Stmt = Stmt::same(
     "SELECT id, account, priority, period, msg_size, max_msgs, max_quota, max_rcpts \
@@ -167,17 +170,18 @@ const ATTEMPTS: usize = 8;
 /// The tables.
 pub struct ThrottleStore {
     db: Db,
-    counts: Gather<Count, Result<Counted, DbError>>,
+    /// Whether a message was counted together with others.
+    counts: Gather<Count, Result<bool, DbError>>,
     limits: AccountCache<Vec<Limits>>,
 }
 
 impl ThrottleStore {
     /// The tables in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> ThrottleStore {
-        let counter = db.clone();
+        let counters = Arc::new(Together::new(db.clone()));
         let counts = Gather::new(MOST, LANES, move |counts| {
-            let db = counter.clone();
-            async move { group::count_all(&db, counts).await }
+            let counters = counters.clone();
+            async move { group::count_all(&counters, &counts).await }
         });
         ThrottleStore { db, counts, limits: AccountCache::new(cache) }
     }
@@ -224,7 +228,12 @@ impl ThrottleStore {
             [] => Ok(Counted::Accepted),
             [one] => {
                 let count = Count { counter: one.clone(), amount, now };
-                self.counts.ask(count).await.unwrap_or_else(|| Err(contended()))
+                match self.counts.ask(count).await {
+                    Some(Ok(true)) => Ok(Counted::Accepted),
+                    Some(Ok(false)) => count_one(&self.db, one, amount, now).await,
+                    Some(Err(error)) => Err(error),
+                    None => Err(contended()),
+                }
             }
             several => self.count_several(several, amount, now).await,
         }

@@ -46,6 +46,8 @@ pub(crate) async fn threat_t34_a_missing_column_costs_one_rule(world: &World) {
 }
 
 const LOCK_SECOND: Stmt = Stmt::same("UPDATE throttle_tracking SET period = period WHERE tid = 2");
+const LOCK_ONE: Stmt =
+    Stmt::same("UPDATE throttle_tracking SET period = period WHERE tid = 1 AND account = ?");
 const LOCK_FIRST: Stmt = Stmt::same("UPDATE throttle_tracking SET period = period WHERE tid = 1");
 
 /// Another program locks the counters in the other order. Not on SQLite, which has one writer.
@@ -82,26 +84,28 @@ pub(crate) async fn threat_t34_a_deadlock_loses_no_count(world: &World) {
 /// Not on SQLite, which has one writer.
 pub(crate) async fn threat_t34_who_waits_for_a_lock_waits_alone(world: &World) {
     world.empty().await;
-    world.limit(1, "a@example.com", "outbound", [20, -1]).await;
-    world.limit(2, "b@example.com", "outbound", [20, -1]).await;
+    world.limit(1, "@.", "outbound", [20, -1]).await;
     let daemon = world.daemon(&["throttle"]).await;
-    for sender in ["a@example.com", "b@example.com"] {
-        assert_eq!(ask(&daemon, &submission(sender, "1", "100")).await, "DUNNO");
+    let users: Vec<String> = ('a'..='l').map(|name| format!("{name}@example.com")).collect();
+    for user in &users {
+        assert_eq!(ask(&daemon, &submission(user, "1", "100")).await, "DUNNO");
     }
     let mut other = world.iredapd.begin().await.expect("begun");
-    other.execute(&LOCK_FIRST, &[]).await.expect("locked");
-    let waiting = tokio::spawn({
-        let daemon = daemon.clone();
-        async move { ask(&daemon, &submission("a@example.com", "1", "100")).await }
-    });
-    let mut client = Client::connect(&daemon);
-    for _ in 0..5 {
-        assert_eq!(client.ask(&submission("b@example.com", "1", "100")).await, "DUNNO");
+    other.execute(&LOCK_ONE, &[users[0].as_str().into()]).await.expect("locked");
+    let mut waiting: Vec<_> = users
+        .iter()
+        .map(|user| {
+            let (mut client, user) = (Client::connect(&daemon), user.clone());
+            tokio::spawn(async move { client.ask(&submission(&user, "1", "100")).await })
+        })
+        .collect();
+    for answer in waiting.drain(1..) {
+        assert_eq!(answer.await.expect("answered"), "DUNNO");
     }
-    assert!(!waiting.is_finished());
+    assert!(!waiting[0].is_finished());
     other.commit().await.expect("committed");
-    assert_eq!(waiting.await.expect("answered"), "DUNNO");
-    assert_eq!(world.counters().await, [[1, 2, 200], [2, 6, 600]]);
+    assert_eq!(waiting.remove(0).await.expect("answered"), "DUNNO");
+    assert_eq!(world.counters().await, vec![vec![1, 2, 200]; 12]);
 }
 
 /// A PostgreSQL server that takes no writes for a while, as a replica.

@@ -35,6 +35,7 @@ async fn run_everywhere(world: &World) {
     throttle::follows_a_sequential_model(world).await;
     throttle::many_at_once_never_exceed_a_limit(world).await;
     throttle::two_counters_move_together_or_not_at_all(world).await;
+    throttle::every_user_has_its_own_limit(world).await;
     throttle::first_messages_make_one_row(world).await;
     throttle::notifies_once_a_period(world).await;
     throttle::narrow_columns_saturate(world).await;

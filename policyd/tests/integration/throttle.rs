@@ -126,6 +126,55 @@ pub(crate) async fn three_daemons_share_a_limit(world: &World) {
     assert_eq!(world.counters().await, [[1, 40, 4000]]);
 }
 
+/// So many that some come at the same moment.
+const USERS: usize = 32;
+
+/// Messages of one moment that move different counters go to the database together.
+pub(crate) async fn every_user_has_its_own_limit(world: &World) {
+    world.empty().await;
+    world.limit(1, "@example.com", "outbound", [7, -1]).await;
+    world.limit(2, "u3@example.com", "outbound", [-1, 250]).await;
+    world.execute(&world.iredapd, "UPDATE throttle SET priority = id", &[]).await;
+    let daemons = [world.daemon(&["throttle"]).await, world.daemon(&["throttle"]).await];
+    // Some have a counter from before: one that is full, one whose period is over, one that may go on.
+    for (user, messages, start) in [("u0", 7_i64, NOW), ("u1", 7, NOW - 4000), ("u2", 4, NOW)] {
+        let key = format!("{user}@example.com");
+        let make = "INSERT INTO throttle_tracking (tid, account, period, cur_msgs, cur_quota, init_time, last_time) \
+                    VALUES (1, ?, 3600, ?, 0, ?, ?)";
+        let args = [key.into(), messages.into(), start.into(), start.into()];
+        world.execute(&world.iredapd, make, &args).await;
+    }
+    let tasks: Vec<_> = (0..USERS)
+        .map(|at| {
+            let mut client = Client::connect(&daemons[at % 2]);
+            tokio::spawn(async move {
+                let mut passed = [0; USERS];
+                for round in 0..9 {
+                    let user = (at + round) % USERS;
+                    let sender = format!("u{user}@example.com");
+                    passed[user] += i64::from(client.ask(&submission(&sender, "1", "100")).await == PASSED);
+                }
+                passed
+            })
+        })
+        .collect();
+    let mut passed = [0; USERS];
+    for task in tasks {
+        let more = task.await.expect("done");
+        passed.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    }
+    // The third message of u3 finds 200 bytes, the fourth 300.
+    assert_eq!(passed[..5], [0, 7, 3, 3, 7]);
+    assert_eq!(passed[5..], [7; USERS - 5]);
+    let rows = world.numbers(&world.iredapd, "SELECT tid, cur_msgs, cur_quota FROM throttle_tracking").await;
+    let sum = |tid| rows.iter().filter(|row| row[0] == tid).map(|row| row[1]).sum::<i64>();
+    assert_eq!(
+        (sum(1), sum(2)),
+        (7 * (USERS as i64 - 1) + 3, 3),
+        "u3 has a counter of messages and one of bytes"
+    );
+}
+
 /// Two daemons with connections of their own to one SQLite file.
 pub(crate) async fn two_processes_share_a_file(world: &World) {
     world.empty().await;

@@ -1,15 +1,16 @@
 //! Messages of one moment that move the same counter.
 //!
 //! Each would lock the row until its commit is on the disk, one after the other. Together they are one change: it takes
-//! place only if it would have been granted to each of them in their order, else each is asked alone. So what they let
-//! through is what one after the other would have, and a busy counter costs one commit for all who wait for it.
+//! place only if it would have been granted to each of them in their order, else each asks alone. So what they let
+//! through is what one after the other would have, and a busy counter costs one commit for all who wait for it. The
+//! changes of different counters go to the database together too, see `together.rs`.
 
 use std::collections::HashMap;
 
-use futures_util::future::join_all;
-use outrider_core::sql::{Db, DbError};
+use outrider_core::sql::DbError;
 
-use super::{Amount, Counted, Run, Tracked, count_one};
+use super::together::{Change, Together};
+use super::{Amount, Tracked};
 
 /// A message that waits for its turn.
 #[derive(Clone, Debug)]
@@ -19,50 +20,30 @@ pub(super) struct Count {
     pub(super) now: i64,
 }
 
-/// What a message is told.
-type Outcome = Result<Counted, DbError>;
-
-/// Counts them, those on different counters at the same time.
-pub(super) async fn count_all(db: &Db, counts: Vec<Count>) -> Vec<Outcome> {
-    let mut groups: HashMap<Tracked, Vec<usize>> = HashMap::new();
+/// Counts those that can be counted in one step; of each whether it was. The others are to ask alone: here they would all
+/// wait for the slowest.
+pub(super) async fn count_all(together: &Together, counts: &[Count]) -> Vec<Result<bool, DbError>> {
+    let mut groups: HashMap<&Tracked, Vec<usize>> = HashMap::new();
     for (at, count) in counts.iter().enumerate() {
-        groups.entry(count.counter.clone()).or_default().push(at);
+        groups.entry(&count.counter).or_default().push(at);
     }
-    let (counts, groups) = (&counts, groups.into_values());
-    let work = groups.map(|members| async move { (count_group(db, counts, &members).await, members) });
-    let mut outcomes: Vec<Option<Outcome>> = vec![None; counts.len()];
-    for (answers, members) in join_all(work).await {
-        for (at, answer) in members.into_iter().zip(answers) {
-            outcomes[at] = Some(answer);
-        }
+    let groups: Vec<Vec<usize>> = groups.into_values().collect();
+    let changes = groups.iter().map(|members| {
+        let group: Vec<&Count> = members.iter().map(|&at| &counts[at]).collect();
+        as_one(&group)
+    });
+    let moved = together.moved(&changes.collect::<Vec<_>>()).await;
+    let mut outcomes = vec![Ok(false); counts.len()];
+    for (members, moved) in groups.into_iter().zip(moved) {
+        members.into_iter().for_each(|at| outcomes[at] = moved.clone());
     }
-    // Every message is in one group.
-    outcomes.into_iter().flatten().collect()
-}
-
-async fn count_group(db: &Db, counts: &[Count], members: &[usize]) -> Vec<Outcome> {
-    let group: Vec<&Count> = members.iter().map(|&at| &counts[at]).collect();
-    if let Some((counter, amount, now)) = as_one(&group) {
-        match Run::Alone(db).moved(&counter, amount, now).await {
-            Ok(true) => return vec![Ok(Counted::Accepted); group.len()],
-            Ok(false) => {}
-            Err(error) => return vec![Err(error); group.len()],
-        }
-    }
-    let mut answers = Vec::with_capacity(group.len());
-    for count in group {
-        answers.push(count_one(db, &count.counter, count.amount, count.now).await);
-    }
-    answers
+    outcomes
 }
 
 /// The change that all of them together are. Its limit of bytes is what the last of them has to find: the bytes of the
-/// others are counted by then. `None` for one alone, and where even an empty counter would not take all.
-fn as_one(group: &[&Count]) -> Option<(Tracked, Amount, i64)> {
+/// others are counted by then. `None` where even an empty counter would not take all.
+fn as_one(group: &[&Count]) -> Option<Change> {
     let [others @ .., last] = group else { return None };
-    if others.is_empty() {
-        return None;
-    }
     let before = others.iter().map(|count| count.amount.bytes).fold(0, i64::saturating_add);
     let messages = group.iter().map(|count| count.amount.messages).fold(0, i64::saturating_add);
     let mut counter = last.counter.clone();
@@ -71,7 +52,9 @@ fn as_one(group: &[&Count]) -> Option<(Tracked, Amount, i64)> {
         counter.max_quota = counter.max_quota.checked_sub(before).filter(|left| *left > 0)?;
     }
     let amount = Amount { messages, bytes: before.saturating_add(last.amount.bytes) };
-    Some((counter, amount, last.now))
+    // More than a whole period allows never counts, not even on a period that is over.
+    let fits = counter.max_msgs <= 0 || messages <= counter.max_msgs;
+    fits.then_some(Change { counter, amount, now: last.now })
 }
 
 #[cfg(test)]
@@ -87,7 +70,7 @@ mod tests {
         let counts: Vec<Count> =
             amounts.iter().map(|&(messages, bytes)| count(max_quota, messages, bytes)).collect();
         let group: Vec<&Count> = counts.iter().collect();
-        as_one(&group).map(|(counter, amount, _)| (counter.max_quota, amount))
+        as_one(&group).map(|change| (change.counter.max_quota, change.amount))
     }
 
     #[test]
@@ -96,7 +79,8 @@ mod tests {
         assert_eq!(joined(0, &[(1, 10), (2, 20), (1, 5)]), Some((0, sum(4, 35))));
         assert_eq!(joined(100, &[(1, 10), (2, 20), (1, 5)]), Some((70, sum(4, 35))), "the last finds 30");
         assert_eq!(joined(30, &[(1, 10), (2, 20), (1, 5)]), None, "nothing left for the last");
-        assert_eq!(joined(100, &[(1, 10)]), None, "one alone");
-        assert_eq!(joined(0, &[(i64::MAX, i64::MAX), (1, 1)]), Some((0, sum(i64::MAX, i64::MAX))));
+        assert_eq!(joined(100, &[(1, 10)]), Some((100, sum(1, 10))), "one alone");
+        assert_eq!(joined(0, &[(5, 10), (5, 10)]), None, "more messages than a period may have");
+        assert_eq!(joined(0, &[(1, i64::MAX), (1, 1)]), Some((0, sum(2, i64::MAX))));
     }
 }
