@@ -166,7 +166,7 @@ pub(crate) fn conditions(seconds: u64) -> Vec<String> {
             model.as_deref().unwrap_or("model unknown")
         ),
         format!(
-            "{seconds} s a point after a warm-up, every connection asks the next question when it has the answer"
+            "{seconds} s a point after a warm-up, every connection asks the next question when it has the answer; the machine comes to rest before the next point"
         ),
     ]
 }

@@ -27,7 +27,7 @@ async fn send(server: &Server, role: &str, pieces: &[&[u8]]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn threat_T16_hostile_requests_are_answered_and_bounded() {
+async fn threat_t16_hostile_requests_are_answered_and_bounded() {
     let state = tempfile::tempdir().expect("a folder");
     let server = Server::start(alone(), state.path()).await;
     let million = [b"get ".as_slice(), &[b'a'; 1_000_000]].concat();
@@ -69,7 +69,7 @@ async fn threat_T16_hostile_requests_are_answered_and_bounded() {
 }
 
 #[tokio::test]
-async fn threat_T17_addresses_that_are_not_ours_are_not_believed() {
+async fn threat_t17_addresses_that_are_not_ours_are_not_believed() {
     let state = tempfile::tempdir().expect("a folder");
     let server = Server::start(alone(), state.path()).await;
     let long_stamp = format!("SRS0=lnpB={}=gmail.com=user@srs.example.net", "W".repeat(3000));
@@ -128,7 +128,7 @@ async fn threat_T17_addresses_that_are_not_ours_are_not_believed() {
 }
 
 #[tokio::test]
-async fn threat_T12_no_answer_has_a_second_line() {
+async fn threat_t12_no_answer_has_a_second_line() {
     let state = tempfile::tempdir().expect("a folder");
     let server = Server::start(alone(), state.path()).await;
     for key in ["a%0a200%20b@gmail.com", "a%0d%0ab@gmail.com", "%0a", "a@b.example%0a200 x", "put x%0a200"] {
@@ -146,7 +146,7 @@ async fn threat_T12_no_answer_has_a_second_line() {
 
 /// Everything of a sender that reaches a database is a bound value.
 #[tokio::test]
-async fn threat_T13_senders_with_metacharacters_are_kept_as_they_are() {
+async fn threat_t13_senders_with_metacharacters_are_kept_as_they_are() {
     let state = tempfile::tempdir().expect("a folder");
     let tokens = Settings { original_envelope: OriginalEnvelope::Database, ..alone() };
     let server = Server::start(tokens, state.path()).await;
