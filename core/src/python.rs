@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use cursor::{Cursor, Skipped};
+use cursor::{Cursor, Skipped, is_keyword};
 
 /// The defaults are in this module of iRedAPD; whoever asks for them knows them.
 const DEFAULTS: &str = "libs.default_settings";
@@ -150,6 +150,7 @@ impl Module {
                 return literal::value(cursor, false).map(drop);
             }
             "" => return Err("is no assignment"),
+            word if is_keyword(word) => return Err("is no assignment of a plain value"),
             name => name,
         };
         cursor.skip_blank(false);
@@ -222,7 +223,7 @@ fn next_target<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
     ahead.skip_blank(false);
     let name = ahead.word();
     ahead.skip_blank(false);
-    if name.is_empty() || !ahead.take_assignment() {
+    if name.is_empty() || is_keyword(name) || !ahead.take_assignment() {
         return None;
     }
     *cursor = ahead;
@@ -293,6 +294,15 @@ mod tests {
 
     fn value(text: &str) -> Option<Value> {
         read(text).assigned.remove("x").map(|assigned| assigned.value)
+    }
+
+    #[test]
+    fn no_keyword_is_a_name() {
+        for text in ["x = import = 81", "x = 1; import = 2", "x = from = [1]\n", "if = 3"] {
+            let module = read(text);
+            assert!(module.assigned.is_empty() && module.problems.len() == 1, "{text}: {module:?}");
+        }
+        assert_eq!(value("x = imports = 81"), Some(json!(81)));
     }
 
     #[test]

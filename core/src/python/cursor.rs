@@ -30,6 +30,11 @@ const CHANGING: [&str; 12] = [
     "update",
 ];
 
+/// Whether a word cannot be the name of anything.
+pub(super) fn is_keyword(word: &str) -> bool {
+    KEYWORDS.contains(&word)
+}
+
 const TAKES_ALL: Reason =
     "takes all names of another file, which is not read: what no line below assigns is not known";
 const CALLS: Reason = "calls something that may change every name: what no line below assigns is not known";
@@ -264,7 +269,7 @@ impl<'a> Targets<'a> {
         if word.is_empty() {
             return;
         }
-        let is_keyword = KEYWORDS.contains(&word);
+        let is_keyword = is_keyword(word);
         let is_first = self.compound.is_none();
         self.compound.get_or_insert(is_keyword);
         match word {
