@@ -87,7 +87,7 @@ impl Snapshot {
             stores,
             metrics: metrics.clone(),
             spf: SpfLookup::new(resolver.clone(), &settings.spf),
-            scores: Lookups::new(settings.spf.entries, settings.spf.lifetime.duration()),
+            scores: Lookups::new(settings.spf.entries, settings.spf.lifetime.duration(), Option::is_some),
             resolver,
             new_contacts: Arc::new(NetworkRate::new(settings.greylisting.new_contacts_per_minute)),
             list_api: ListApi::from_settings(&settings.reject_sender_login_mismatch),

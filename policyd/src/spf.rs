@@ -26,7 +26,14 @@ use crate::settings::SpfSettings;
 
 /// Networks and addresses kept of one domain; more than any mail provider publishes.
 const MAX_NETWORKS: usize = 4096;
-type Networks = Arc<[IpNet]>;
+
+/// What a domain's record lists.
+#[derive(Clone)]
+struct Listed {
+    networks: Arc<[IpNet]>,
+    /// Whether a name server failed or stayed silent: nothing to be remembered.
+    failed: bool,
+}
 
 /// The addresses of a domain's mail servers, as far as they could be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +49,7 @@ pub(crate) struct MailServers {
 pub struct SpfLookup {
     resolver: Arc<dyn Resolver>,
     max_queries: u32,
-    lookups: Lookups<Networks>,
+    lookups: Lookups<Listed>,
     rate: NetworkRate,
 }
 
@@ -52,7 +59,7 @@ impl SpfLookup {
         SpfLookup {
             resolver,
             max_queries: settings.max_queries,
-            lookups: Lookups::new(settings.entries, settings.lifetime.duration()),
+            lookups: Lookups::new(settings.entries, settings.lifetime.duration(), |listed| !listed.failed),
             rate: NetworkRate::new(settings.lookups_per_minute),
         }
     }
@@ -63,12 +70,12 @@ impl SpfLookup {
             return Some(false);
         }
         let start = || self.rate.take(client).then(|| self.networks(domain).boxed());
-        let networks = self.lookups.get(domain, patience, start).await?;
-        Some(networks.iter().any(|network| network.contains(&client)))
+        let listed = self.lookups.get(domain, patience, start).await?;
+        Some(listed.networks.iter().any(|network| network.contains(&client)))
     }
 
     /// The networks and addresses that the domain's record lists, asked for now.
-    fn networks(&self, domain: &str) -> impl Future<Output = Networks> + Send + use<> {
+    fn networks(&self, domain: &str) -> impl Future<Output = Listed> + Send + use<> {
         self.search().run(domain.to_owned())
     }
 
@@ -117,9 +124,9 @@ enum Term<'a> {
 }
 
 impl Search {
-    async fn run(mut self, domain: String) -> Networks {
+    async fn run(mut self, domain: String) -> Listed {
         self.follow(domain).await;
-        self.found.into()
+        Listed { networks: self.found.into(), failed: self.failed }
     }
 
     async fn follow(&mut self, domain: String) {
@@ -394,6 +401,19 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(spf.lists("later.example", ip("192.0.2.1"), PATIENCE).await, Some(false));
         assert_eq!(resolver.asked().len(), 12);
+    }
+
+    /// A sender that only SPF proves must not be refused for minutes because of one answer of its name server.
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_not_remembered() {
+        let world = MemoryResolver::new()
+            .with_txt("example.org", "v=spf1 ip4:192.0.2.1 include:broken.example")
+            .with_failure("broken.example", DnsError::ServerFailure);
+        let (spf, asked) = lookup(world);
+        for (client, expected) in [("192.0.2.1", true), ("192.0.2.2", false), ("192.0.2.2", false)] {
+            assert_eq!(spf.lists("example.org", ip(client), PATIENCE).await, Some(expected));
+        }
+        assert_eq!(asked.asked().iter().filter(|question| question.contains("broken")).count(), 3);
     }
 
     #[tokio::test(start_paused = true)]

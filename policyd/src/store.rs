@@ -102,9 +102,11 @@ impl<V: Default> AccountCache<V> {
         let missing = unknown(&known);
         if !missing.is_empty() {
             match fetch(missing.iter().map(|&at| keys[at].clone()).collect()).await {
-                Ok(mut rows) => {
+                Ok(rows) => {
+                    let rows: HashMap<String, Arc<V>> =
+                        rows.into_iter().map(|(key, value)| (key, Arc::new(value))).collect();
                     for at in missing {
-                        let value = Arc::new(rows.remove(&keys[at]).unwrap_or_default());
+                        let value = rows.get(&keys[at]).cloned().unwrap_or_default();
                         self.0.put(keys[at].clone(), value.clone());
                         known[at] = Some(value);
                     }
@@ -183,7 +185,7 @@ impl Sweep {
         loop {
             let row = db.fetch_optional(&self.step, &[last.into(), batch.into()]).await?;
             let Some(next) = row.and_then(|row| row.int_at(0)) else { return Ok(deleted) };
-            let done = db.execute(&self.delete, &[last.into(), next.into(), time.into()]).await?;
+            let done = write(db, &self.delete, &[last.into(), next.into(), time.into()]).await?;
             deleted += done.rows_affected;
             if (self.ordered && done.rows_affected == 0) || deleted >= enough {
                 return Ok(deleted);
@@ -225,5 +227,16 @@ mod tests {
             Ok(HashMap::new())
         };
         assert_eq!(cache.get_all(&keys(&["a", "c"]), only_new).await.unwrap()[0][0], 1);
+    }
+
+    /// As in `alice@example.com.`, whose last suffix is empty like that of everybody.
+    #[tokio::test]
+    async fn a_key_asked_for_twice_keeps_its_rows() {
+        let cache: AccountCache<Vec<i64>> = AccountCache::new(&CacheSettings::default());
+        let keys = ["@.".to_owned(), "@.".to_owned()];
+        let rows = |_| async { Ok(HashMap::from([("@.".to_owned(), vec![1])])) };
+        assert!(cache.get_all(&keys, rows).await.unwrap().iter().all(|rows| **rows == [1]));
+        let nothing = |_| async { panic!("it is known") };
+        assert_eq!(*cache.get_all(&keys[..1], nothing).await.unwrap()[0], [1]);
     }
 }

@@ -164,7 +164,10 @@ impl<D: Directory + ?Sized> CachedDirectory<D> {
                 Ok(answer)
             }
             // What held until the accounts went away is the best guess.
-            Err(error) => self.younger_than(self.stale_millis, &question, now).ok_or(error),
+            Err(error) if error.cause.is_temporary() => {
+                self.younger_than(self.stale_millis, &question, now).ok_or(error)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -410,6 +413,13 @@ mod tests {
         assert_eq!(ask("example.com").await, Some(true));
         db.execute_script("ALTER TABLE domain RENAME TO gone").await.expect("renamed");
         clock.advance(11);
+        assert_eq!(ask("example.com").await, None, "a mistake does not go away by itself");
+
+        let away = "mysql://nobody@127.0.0.1:1/vmail".parse().expect("a URL");
+        let away = Db::open(&away, &PoolOptions::default()).expect("opened");
+        let away = CachedDirectory::new(Arc::new(SqlDirectory::new(away)), &settings, clock.clone());
+        std::mem::swap(&mut *away.lock(), &mut *directory.lock());
+        let ask = async |name: &str| away.is_local_domain(name, DomainScope::ALL).await.ok();
         assert_eq!(ask("example.com").await, Some(true), "the last that was known");
         assert_eq!(ask("other.example").await, None, "nothing is known");
         clock.advance(3600);

@@ -22,8 +22,9 @@ outrider_core::settings! {
         pub lifetime: Interval = Interval::seconds(300),
         /// How many results are kept.
         pub entries: usize = 10_000,
-        /// Domains not known yet that one client network (/24, /64) may make us look up in a minute; beyond that a
-        /// client counts as not listed. 0: any number.
+        /// Domains not known yet that one client network (/24, /64) may make us look up in a minute. Beyond that greylisting
+        /// takes a client for one that is not listed, and a sender that only SPF could prove has to come again. 0: any
+        /// number.
         pub lookups_per_minute: u32 = 600,
     }
 }
