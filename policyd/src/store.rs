@@ -7,6 +7,7 @@ pub mod counters;
 pub mod greylisting;
 pub mod rdns;
 pub mod senderscore;
+mod server;
 pub mod sessions;
 pub mod throttle;
 pub mod triplet;

@@ -82,7 +82,8 @@ async fn write(writer: &Arc<Pool<SqliteServer>>, writes: &[Write]) -> Vec<Result
     answers
 }
 
-/// All in one transaction; an error means that none of them took place.
+/// All in one transaction; an error means that none of them took place. Where that is not known, as after a commit that the
+/// disk keeps waiting, each has the error: done again it could be done twice.
 async fn together(
     writer: &Arc<Pool<SqliteServer>>,
     writes: &[Write],
@@ -103,8 +104,13 @@ async fn together(
     }
     let committed = lease.script(Cow::Borrowed("COMMIT"), limit).await;
     lease.unsettle();
-    committed?;
-    lease.settle();
+    match committed {
+        Ok(()) => lease.settle(),
+        Err(error @ (DbError::Timeout { .. } | DbError::Broken { .. })) => {
+            answers.iter_mut().for_each(|answer| *answer = Err(error.clone()));
+        }
+        Err(error) => return Err(error),
+    }
     Ok(answers)
 }
 

@@ -43,6 +43,8 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+/// A transaction in which nothing has been done for so long is ended by the server.
+const IDLE_TRANSACTION: Duration = Duration::from_secs(15);
 /// Connections for reading an SQLite file; they never wait for the writer.
 const SQLITE_READERS: usize = 4;
 /// The longest wait for a script that creates tables.
@@ -253,6 +255,11 @@ impl Db {
             Db::Postgres(PostgresDb(pool)) => Some(WeakDb::Postgres(Arc::downgrade(pool))),
             Db::Sqlite(_) => None,
         }
+    }
+
+    /// Connections at most; 1 on SQLite, which has one writer.
+    pub fn most_connections(&self) -> usize {
+        with_pool!(self, true, |pool| pool.most_connections())
     }
 
     /// Its connections and failures. On SQLite those of the writer.

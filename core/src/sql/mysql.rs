@@ -4,7 +4,7 @@ use super::error::mysql_number;
 use super::pool::Server;
 use super::url::TlsMode;
 use super::value::{single, text_or_bytes};
-use super::{DbUrl, Done, Row, Value, prepared};
+use super::{DbUrl, Done, IDLE_TRANSACTION, Row, Value, prepared};
 use sqlx::mysql::{
     MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode, MySqlValueRef,
 };
@@ -62,29 +62,17 @@ impl Server for MySqlServer {
 
     async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
         let mut connection = self.options.connect().await?;
-        // The server ends on its own what we no longer wait for, so that it does not hold locks: MariaDB (in
-        // seconds), then MySQL (reads only, in milliseconds). A server that knows neither only waits less for locks.
-        // MariaDB reads what is committed, as PostgreSQL does: looking at rows within a write locks none of them. A binary
-        // log of statements does not allow that.
-        let seconds = self.statement_timeout.as_secs() + 1;
-        let locks = format!("SET SESSION innodb_lock_wait_timeout = {seconds}");
-        for limit in [
-            format!(
-                ", max_statement_time = {seconds}, tx_isolation = \
-                 IF(@@log_bin AND @@binlog_format = 'STATEMENT', @@tx_isolation, 'READ-COMMITTED')"
-            ),
-            format!(", max_statement_time = {seconds}"),
-            format!(", max_execution_time = {seconds}000"),
-            String::new(),
-        ] {
-            let set = connection.execute(sqlx::raw_sql(prepared(Cow::Owned(format!("{locks}{limit}")))));
-            match set.await {
-                Err(sqlx::Error::Database(error)) if !limit.is_empty() => {
-                    tracing::debug!(%error, "no limit of this kind for statements");
-                }
-                outcome => {
-                    outcome?;
-                    break;
+        for choices in session_variables(self.statement_timeout.as_secs() + 1) {
+            for choice in choices {
+                let set = format!("SET SESSION {choice}");
+                match connection.execute(sqlx::raw_sql(prepared(Cow::Owned(set)))).await {
+                    Err(sqlx::Error::Database(error)) => {
+                        tracing::debug!(%error, "the server is another kind")
+                    }
+                    outcome => {
+                        outcome?;
+                        break;
+                    }
                 }
             }
         }
@@ -127,6 +115,27 @@ impl Server for MySqlServer {
         connection.execute(sqlx::raw_sql(prepared(sql))).await?;
         Ok(())
     }
+}
+
+/// What a session is set to, each as MariaDB spells it and then as MySQL does.
+fn session_variables(seconds: u64) -> [Vec<String>; 3] {
+    let idle = IDLE_TRANSACTION.as_secs();
+    let isolation = |name| {
+        format!("{name} = IF(@@log_bin AND @@binlog_format = 'STATEMENT', @@{name}, 'READ-COMMITTED')")
+    };
+    [
+        // The server ends on its own what we no longer wait for, so that it does not hold locks (MySQL: reads only).
+        vec![
+            format!("innodb_lock_wait_timeout = {seconds}, max_statement_time = {seconds}"),
+            format!("innodb_lock_wait_timeout = {seconds}, max_execution_time = {seconds}000"),
+            format!("innodb_lock_wait_timeout = {seconds}"),
+        ],
+        // So it does what a host that is gone has left open.
+        vec![format!("idle_transaction_timeout = {idle}")],
+        // Reads see what is committed, as on PostgreSQL: looking at rows within a write locks none of them. A binary log of
+        // statements does not allow that.
+        vec![isolation("tx_isolation"), isolation("transaction_isolation")],
+    ]
 }
 
 /// Whether texts of two character sets could not be compared: errors 1267, 1270 and 1271.

@@ -164,9 +164,14 @@ impl<S: Server> Pool<S> {
         error
     }
 
+    /// Connections at most.
+    pub(crate) fn most_connections(&self) -> usize {
+        self.options.max_connections.max(1)
+    }
+
     /// Connections and failures so far.
     pub(crate) fn figures(&self) -> PoolFigures {
-        let most = self.options.max_connections.max(1);
+        let most = self.most_connections();
         PoolFigures {
             used: most - self.permits.available_permits().min(most),
             idle: lock(&self.idle).len(),

@@ -3,7 +3,7 @@
 use super::pool::Server;
 use super::url::TlsMode;
 use super::value::{single, text_or_bytes};
-use super::{DbUrl, Done, Row, Value, prepared};
+use super::{DbUrl, Done, IDLE_TRANSACTION, Row, Value, prepared};
 use jiff::SignedDuration;
 use jiff::civil::{Date, DateTime, date};
 use sqlx::encode::IsNull;
@@ -66,11 +66,13 @@ impl Server for PostgresServer {
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.options.connect().await?;
-        // The server ends on its own what we no longer wait for, so that it does not hold locks. Not as an option
-        // of the connection: poolers in between refuse those.
+        // The server ends on its own what we no longer wait for, and what a host that is gone has left open, so that it does
+        // not hold locks. Not as an option of the connection: poolers in between refuse those.
         let limit = (self.statement_timeout + Duration::from_secs(1)).as_millis();
-        let set = sqlx::raw_sql(prepared(Cow::Owned(format!("SET statement_timeout = {limit}"))));
-        connection.execute(set).await?;
+        let idle = IDLE_TRANSACTION.as_millis();
+        let set =
+            format!("SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {idle}");
+        connection.execute(sqlx::raw_sql(prepared(Cow::Owned(set)))).await?;
         // The driver begins every session in UTC.
         if let Some(zone) = &self.zone
             && zone != "UTC"

@@ -32,7 +32,10 @@ impl Transaction {
     pub(crate) async fn begin(db: &Db) -> Result<Transaction, DbError> {
         Ok(Transaction(match db {
             Db::MySql(MySqlDb(pool)) => Inner::MySql(begin(pool.lease().await?, "BEGIN").await?),
-            Db::Postgres(PostgresDb(pool)) => Inner::Postgres(begin(pool.lease().await?, "BEGIN").await?),
+            Db::Postgres(PostgresDb(pool)) => {
+                // Whatever the database's default: what is decided in it rests on what others have just committed.
+                Inner::Postgres(begin(pool.lease().await?, "BEGIN ISOLATION LEVEL READ COMMITTED").await?)
+            }
             // The right to write at once: a transaction that reads first could not get it later.
             Db::Sqlite(SqliteDb { writer, .. }) => {
                 Inner::Sqlite(begin(writer.lease().await?, "BEGIN IMMEDIATE").await?)

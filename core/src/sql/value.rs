@@ -42,6 +42,15 @@ impl Value {
         Value::List(values.into_iter().map(Value::bytes).collect())
     }
 
+    /// Text, or bytes that are UTF-8.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) | Value::Time(text) => Some(text),
+            Value::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
     /// A point in time for a date or time column, `YYYY-MM-DD HH:MM:SS`.
     pub fn time(text: impl Into<String>) -> Value {
         Value::Time(text.into())
@@ -111,12 +120,12 @@ impl Row {
 
     /// Text, or bytes that are UTF-8.
     pub fn text(&self, column: &str) -> Option<&str> {
-        text_of(self.value(column)?)
+        self.value(column)?.as_text()
     }
 
     /// As [`Row::text`], by place.
     pub fn text_at(&self, index: usize) -> Option<&str> {
-        text_of(self.value_at(index)?)
+        self.value_at(index)?.as_text()
     }
 
     /// Any value but NULL as text: numbers in decimal, bytes with what is not UTF-8 replaced.
@@ -139,7 +148,7 @@ impl Row {
         match self.value(column)? {
             Value::Int(number) => Some(*number as f64),
             Value::Real(number) => Some(*number),
-            other => text_of(other)?.trim().parse().ok(),
+            other => other.as_text()?.trim().parse().ok(),
         }
     }
 
@@ -168,14 +177,6 @@ impl Row {
     }
 }
 
-fn text_of(value: &Value) -> Option<&str> {
-    match value {
-        Value::Text(text) | Value::Time(text) => Some(text),
-        Value::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
-        _ => None,
-    }
-}
-
 fn string_of(value: &Value) -> Option<String> {
     match value {
         Value::Null | Value::List(_) | Value::Rows(_) => None,
@@ -192,7 +193,7 @@ fn int_of(value: &Value) -> Option<i64> {
         // `as` saturates and takes NaN as 0; the column is then not what the schema says anyway.
         Value::Real(number) => Some(*number as i64),
         other => {
-            let text = text_of(other)?.trim();
+            let text = other.as_text()?.trim();
             let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
             whole.parse().ok()
         }

@@ -1,17 +1,18 @@
 //! Different counters moved at the same moment: one statement and one commit for all of them.
 //!
-//! Each is moved under the same condition as alone, and the statement tells which were; MySQL, where none can tell that, has
-//! a transaction in its place, see `held.rs`. A counter that somebody else holds at the moment is left out: nobody waits
-//! for a counter that is not its own.
-
-mod held;
+//! Each is moved under the same condition as alone, and the statement tells which were. A counter that somebody else holds at
+//! the moment is left out: nobody waits for a counter that is not its own. MySQL, and a MariaDB before 10.6 or with a
+//! binary log of statements, cannot do that: there each is moved alone.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use outrider_core::sql::{Db, DbError, Engine, Stmt, Value};
 
-use super::{Amount, Run, Tracked};
+use super::counter::Run;
+use super::turns::Turns;
+use super::{Amount, Tracked};
+use crate::store::server::Server;
 
 /// What is to be done to a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +42,23 @@ macro_rules! change {
     };
 }
 
-/// SQLite has no rows that others hold. Not for MySQL.
+/// For MariaDB an insert of rows that are all there: no `UPDATE` tells which rows it moved. It reads the table first,
+/// because only values that are compared with a column itself find its index whatever its character set, and compares
+/// octets then: of two accounts that are the same to the table (`jose`, `josé`) only one may move the row. Values: the
+/// changes without the row of `throttle`, then that, then the accounts. SQLite has no rows that others hold.
 const CHANGE: Stmt = Stmt::per_engine(
-    "",
+    "INSERT INTO throttle_tracking (id, tid, account, period, cur_msgs, cur_quota, init_time, last_time) \
+     SELECT counter.id, counter.tid, counter.account, span, \
+     CASE WHEN init_time + span < moment THEN messages ELSE cur_msgs + messages END, \
+     CASE WHEN init_time + span < moment THEN bytes ELSE cur_quota + bytes END, \
+     CASE WHEN init_time + span < moment THEN moment ELSE init_time END, moment \
+     FROM throttle_tracking AS counter STRAIGHT_JOIN ({SELECT ? AS who, ? AS messages, ? AS bytes, ? AS moment, \
+     ? AS span, ? AS most_messages, ? AS most_bytes}) AS wanted ON BINARY counter.account = who \
+     WHERE counter.tid = ? AND counter.account IN (?) \
+     AND (init_time + span < moment OR ((most_messages <= 0 OR cur_msgs + messages <= most_messages) \
+     AND (most_bytes <= 0 OR cur_quota <= most_bytes))) FOR UPDATE SKIP LOCKED \
+     ON DUPLICATE KEY UPDATE period = VALUES(period), cur_msgs = VALUES(cur_msgs), cur_quota = VALUES(cur_quota), \
+     init_time = VALUES(init_time), last_time = VALUES(last_time) RETURNING tid, account",
     change!(
         // Row by row, whatever the planner thinks of a join.
         ", mine AS (SELECT held.id, change.* FROM change \
@@ -58,13 +73,13 @@ const CHANGE: Stmt = Stmt::per_engine(
 /// The counters.
 pub(super) struct Together {
     db: Db,
-    /// The server is an old MySQL or MariaDB.
-    one_by_one: AtomicBool,
+    server: Server,
+    turns: Arc<Turns>,
 }
 
 impl Together {
-    pub(super) fn new(db: Db) -> Together {
-        Together { db, one_by_one: AtomicBool::new(false) }
+    pub(super) fn new(db: Db, turns: Arc<Turns>) -> Together {
+        Together { server: Server::new(db.clone()), db, turns }
     }
 
     /// Makes the changes; of each whether it took place. `None` is one that cannot.
@@ -82,32 +97,52 @@ impl Together {
     }
 
     async fn move_all(&self, changes: &[&Change]) -> Vec<Moved> {
-        if let [Change { counter, amount, now }] = changes {
-            return vec![Run::Alone(&self.db).moved(counter, *amount, *now).await];
-        }
-        if changes.is_empty() || self.one_by_one.load(Ordering::Relaxed) {
-            return vec![Ok(false); changes.len()];
-        }
-        let outcome = match self.db.engine() {
-            Engine::MySql => held::moved(&self.db, changes).await,
-            Engine::Postgres | Engine::Sqlite => in_one_statement(&self.db, changes).await.map(Some),
+        let outcome = match changes {
+            [] => return Vec::new(),
+            [alone] => self.move_alone(alone).await.map(|moved| vec![moved]),
+            _ => self.move_together(changes).await,
         };
         match outcome {
-            Ok(Some(moved)) => moved.into_iter().map(Ok).collect(),
-            Ok(None) => {
-                self.one_by_one.store(true, Ordering::Relaxed);
-                vec![Ok(false); changes.len()]
-            }
+            Ok(moved) => moved.into_iter().map(Ok).collect(),
             // Undone as a whole; what one of them did must not happen to the others.
             Err(DbError::TryAgain(_) | DbError::Refused(_)) => vec![Ok(false); changes.len()],
             Err(error) => vec![Err(error); changes.len()],
         }
     }
+
+    /// The quickest way for one, but it waits if somebody else holds the counter: others of the same counter do not wait with
+    /// it.
+    async fn move_alone(&self, Change { counter, amount, now }: &Change) -> Result<bool, DbError> {
+        let Some(_turn) = self.turns.try_take(counter) else { return Ok(false) };
+        Run::Alone(&self.db).moved(counter, *amount, *now).await
+    }
+
+    async fn move_together(&self, changes: &[&Change]) -> Result<Vec<bool>, DbError> {
+        match self.db.engine() {
+            Engine::MySql if !self.server.skips_locked_rows().await? => Ok(vec![false; changes.len()]),
+            Engine::MySql => in_one_insert(&self.db, changes).await,
+            Engine::Postgres | Engine::Sqlite => {
+                let rows = padded(changes.iter().map(|change| values(change)).collect());
+                in_one_statement(&self.db, changes, &[rows]).await
+            }
+        }
+    }
 }
 
-async fn in_one_statement(db: &Db, changes: &[&Change]) -> Result<Vec<bool>, DbError> {
-    let rows = padded(changes.iter().map(|change| values(change)).collect());
-    let moved = db.fetch_all(&CHANGE, &[rows]).await?;
+/// Those with the same row of `throttle` as the first; the others ask alone.
+async fn in_one_insert(db: &Db, changes: &[&Change]) -> Result<Vec<bool>, DbError> {
+    let Some(tid) = changes.first().map(|change| change.counter.tid) else { return Ok(Vec::new()) };
+    let same = changes.iter().filter(|change| change.counter.tid == tid);
+    let mut rows: Vec<Vec<Value>> = same.map(|change| values(change).split_off(1)).collect();
+    let accounts = Value::List(rows.iter().filter_map(|row| row.first().cloned()).collect());
+    // The last one again would move its row twice.
+    let nobody = [Value::from("")].into_iter().chain([0; 6].map(Value::from)).collect();
+    rows.resize(rows.len().next_power_of_two(), nobody);
+    in_one_statement(db, changes, &[Value::Rows(rows), tid.into(), accounts]).await
+}
+
+async fn in_one_statement(db: &Db, changes: &[&Change], args: &[Value]) -> Result<Vec<bool>, DbError> {
+    let moved = db.fetch_all(&CHANGE, args).await?;
     let moved: HashSet<(i64, &str)> =
         moved.iter().filter_map(|row| Some((row.int("tid")?, row.text("account")?))).collect();
     Ok(changes.iter().map(|change| moved.contains(&row(&change.counter))).collect())

@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use outrider_core::sql::{Db, DbError, Engine, Row, Stmt, Value};
-use tokio::sync::OnceCell;
 
 use super::{Meeting, Seen};
 use crate::network_rate::NetworkRate;
 use crate::store::again;
+use crate::store::server::Server;
 
 /// A passed row of the client and the row of the triplet. Which of the passed rows does not matter: they are renewed
 /// together, and a big provider may have many thousands of them. Values of each: a number that comes back, the client, the
@@ -71,10 +71,6 @@ const WRITE_NEW_ROWS: &str = concat!(
     )
 );
 
-const SERVER: Stmt = Stmt::same(
-    "SELECT VERSION() AS version, @@log_bin AND @@binlog_format = 'STATEMENT' AS statements_are_logged",
-);
-
 /// The three values that name a row: sender, recipient, client.
 pub(super) type Key = [Value; 3];
 
@@ -98,23 +94,20 @@ fn open(meetings: &Meetings) -> Vec<usize> {
 /// Those who come, and the table.
 pub(super) struct Contacts {
     db: Db,
-    /// Whether the server can do [`WRITE_NEW`], once it is known.
-    one_step: OnceCell<bool>,
+    server: Server,
 }
 
 impl Contacts {
     pub(super) fn new(db: Db) -> Contacts {
-        let known = match db.engine() {
-            Engine::MySql => None,
-            Engine::Postgres | Engine::Sqlite => Some(true),
-        };
-        Contacts { db, one_step: OnceCell::new_with(known) }
+        Contacts { server: Server::new(db.clone()), db }
     }
 
     /// Looks all of them up and writes down those of whom nothing is known.
     pub(super) async fn meet(&self, contacts: Vec<Contact>) -> Vec<Result<Meeting, DbError>> {
         let mut meetings: Meetings = vec![None; contacts.len()];
-        if *self.one_step.get_or_try_init(|| can_do_one_step(&self.db)).await.unwrap_or(&false) {
+        let one_step =
+            self.db.engine() != Engine::MySql || self.server.tells_what_it_wrote().await.unwrap_or(false);
+        if one_step {
             self.write(Step::WriteNew, &contacts, &mut meetings).await;
         }
         self.look_up_rest(&contacts, &mut meetings).await;
@@ -199,13 +192,16 @@ impl Step {
     /// One statement for all of them. Of two that are the same the first is made.
     async fn insert_together(self, db: &Db, contacts: &[&Contact]) -> Result<Vec<bool>, DbError> {
         let mut rows: Vec<Vec<Value>> = contacts.iter().map(|contact| contact.row.clone()).collect();
+        // Who writes the same rows at the same moment, on another host, takes them in the same order: no deadlock.
+        rows.sort_by(|one, other| names(one).cmp(names(other)));
         if self == Step::Write {
             return db.execute(&WRITE, &[Value::Rows(rows)]).await.map(|_| vec![true; contacts.len()]);
         }
         if db.engine() == Engine::MySql {
-            for (row, contact) in rows.iter_mut().zip(contacts) {
-                let [sender, recipient, client] = contact.key.clone();
-                row.extend([client.clone(), sender, recipient, client]);
+            for row in &mut rows {
+                let key: Vec<Value> = row.iter().take(3).cloned().collect();
+                row.extend(key.last().cloned());
+                row.extend(key);
             }
         }
         let mut made = db.fetch_all(&WRITE_NEW, &[Value::Rows(rows)]).await?;
@@ -217,30 +213,30 @@ impl Step {
     }
 }
 
-/// Whether the server looks while it writes, without locks, and tells of a write what it did: MariaDB from 10.5 on.
-async fn can_do_one_step(db: &Db) -> Result<bool, DbError> {
-    let row = match db.fetch_optional(&SERVER, &[]).await {
-        // A server without one of these variables.
-        Err(DbError::Refused(_)) => return Ok(false),
-        row => row?,
-    };
-    let Some((version, logged)) =
-        row.as_ref().and_then(|row| Some((row.text("version")?, row.int("statements_are_logged"))))
-    else {
-        return Ok(false);
-    };
-    Ok(logged == Some(0) && is_recent_mariadb(version))
+/// Sender, recipient and client of a row.
+fn names(row: &[Value]) -> impl Iterator<Item = &str> {
+    row.iter().take(3).filter_map(Value::as_text)
 }
 
-/// `10.11.6-MariaDB-0+deb12u1`; `5.5.5-` is in front of it where a proxy still shows what old clients need.
-fn is_recent_mariadb(version: &str) -> bool {
-    let mut numbers = version.strip_prefix("5.5.5-").unwrap_or(version).split(['.', '-']);
-    let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
-    version.contains("MariaDB") && (number(), number()) >= (10, 5)
-}
-
-/// What the table knows about each of them, in one round trip.
+/// What the table knows about each of them, in one round trip, and one for each that has letters beyond ASCII: for those a
+/// column in another character set may have the whole question asked again without them.
 pub(super) async fn look_up(db: &Db, keys: &[Key]) -> Vec<Result<Seen, DbError>> {
+    let plain = |key: &Key| key.iter().filter_map(Value::as_text).all(str::is_ascii);
+    let together: Vec<&Key> = keys.iter().filter(|key| plain(key)).collect();
+    let mut seen = match together.is_empty() {
+        true => Vec::new(),
+        false => look_up_together(db, &together).await,
+    }
+    .into_iter();
+    let mut outcomes = Vec::with_capacity(keys.len());
+    for key in keys {
+        let outcome = if plain(key) { seen.next() } else { look_up_together(db, &[key]).await.pop() };
+        outcomes.push(outcome.unwrap_or_else(|| Ok(Seen::default())));
+    }
+    outcomes
+}
+
+async fn look_up_together(db: &Db, keys: &[&Key]) -> Vec<Result<Seen, DbError>> {
     let sets = keys.iter().enumerate().map(|(number, [sender, recipient, client])| {
         let (number, client) = (Value::from(number), client.clone());
         vec![number.clone(), client.clone(), number, sender.clone(), recipient.clone(), client]
@@ -264,24 +260,4 @@ fn sort_out(rows: &[Row], length: usize) -> Vec<Seen> {
         }
     }
     all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_that_look_while_they_write() {
-        for (version, expected) in [
-            ("10.11.19-MariaDB-0+deb12u1", true),
-            ("5.5.5-10.6.12-MariaDB", true),
-            ("11.4.2-MariaDB-log", true),
-            ("10.4.30-MariaDB", false),
-            ("5.5.68-MariaDB", false),
-            ("8.0.36", false),
-            ("", false),
-        ] {
-            assert_eq!(is_recent_mariadb(version), expected, "{version}");
-        }
-    }
 }
