@@ -12,15 +12,16 @@
 //!
 //! Messages of the same moment go together, see `group.rs` and `together.rs`, and none of them waits there for a counter that
 //! another session holds. Those whose counter did not move find out why, and only who has nothing else left waits, see
-//! `turns.rs`.
+//! `lines.rs`.
 //!
 //! When a message counts towards two settings (one supplies the number, the other the bytes) both counters move in
-//! one transaction or none does, always in the same order.
+//! one transaction or none does, see `several.rs`.
 
 mod counter;
 mod group;
+mod lines;
+mod several;
 mod together;
-mod turns;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,16 +29,18 @@ use std::time::Duration;
 
 use outrider_core::gather::{Gather, Lanes};
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::{AccountCache, Sweep, fit};
 use crate::cache::CacheMeter;
 use crate::settings::CacheSettings;
 pub use counter::{Amount, Tracked};
-use counter::{Run, Standing, Step};
+use counter::{Run, Standing};
 use group::Count;
-use together::Together;
-use turns::Turns;
+use lines::Lines;
+use several::Several;
+use together::{Together, Tried};
 
 const LIMITS: Stmt = Stmt::same(
     "SELECT id, account, priority, period, msg_size, max_msgs, max_quota, max_rcpts \
@@ -107,9 +110,12 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// The tables.
 pub struct ThrottleStore {
     db: Db,
-    /// Whether a message was counted together with others.
-    counts: Gather<Count, Result<bool, DbError>>,
-    turns: Arc<Turns>,
+    /// Messages counted together with others, whatever their counters.
+    counts: Gather<Count, Result<Tried, DbError>>,
+    /// Those that have to wait for their counter; whether it moved.
+    waiting: Arc<Lines<Count, Result<bool, DbError>>>,
+    /// Those with several counters.
+    several: Arc<Lines<Several, Result<Counted, DbError>>>,
     limits: AccountCache<Vec<Limits>>,
 }
 
@@ -117,13 +123,23 @@ impl ThrottleStore {
     /// The tables in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> ThrottleStore {
         // Half of the connections stay for what has nothing to wait for.
-        let turns = Arc::new(Turns::new((db.most_connections() / 2).saturating_sub(1)));
-        let counters = Arc::new(Together::new(db.clone(), turns.clone()));
-        let counts = Gather::new(MOST, LANES, move |counts| {
-            let counters = counters.clone();
-            async move { group::count_all(&counters, &counts).await }
+        let places = Arc::new(Semaphore::new((db.most_connections() / 2).saturating_sub(1).max(1)));
+        let server = db.clone();
+        let waiting = Arc::new(Lines::new(MOST, places.clone(), move |counts: Vec<Count>| {
+            let db = server.clone();
+            async move { group::count_in_turn(&db, &counts).await }
+        }));
+        let server = db.clone();
+        let several = Arc::new(Lines::new(1, places, move |messages: Vec<Several>| {
+            let db = server.clone();
+            async move { several::count_each(&db, &messages).await }
+        }));
+        let together = Arc::new(Together::new(db.clone(), waiting.clone()));
+        let counts = Gather::new(MOST, LANES, move |counts: Vec<Count>| {
+            let together = together.clone();
+            async move { group::count_all(&together, &counts).await }
         });
-        ThrottleStore { db, counts, turns, limits: AccountCache::new(cache) }
+        ThrottleStore { db, counts, waiting, several, limits: AccountCache::new(cache) }
     }
 
     /// Counts how useful the memory is from now on.
@@ -168,72 +184,46 @@ impl ThrottleStore {
             [] => Ok(Counted::Accepted),
             [one] => {
                 let count = Count { counter: one.clone(), amount, now };
-                match self.counts.ask(count).await {
-                    Some(Ok(true)) => Ok(Counted::Accepted),
-                    Some(Ok(false)) => self.count_one(one, amount, now).await,
+                match self.counts.ask(count.clone()).await {
+                    Some(Ok(Tried::Moved)) => Ok(Counted::Accepted),
+                    Some(Ok(tried)) => self.count_one(count, tried).await,
                     Some(Err(error)) => Err(error),
                     None => Err(contended()),
                 }
             }
-            several => self.count_several(several, amount, now).await,
+            several => {
+                let name = lines::name(several);
+                let message = Several { counters: tracked, amount, now };
+                self.several.ask(name, message).await.unwrap_or_else(|| Err(contended()))
+            }
         }
     }
 
     /// Counts a message whose counter was not moved together with others: it is exceeded, missing, or held.
-    async fn count_one(&self, counter: &Tracked, amount: Amount, now: i64) -> Result<Counted, DbError> {
-        let mut run = Run::Alone(&self.db);
+    async fn count_one(&self, count: Count, first: Tried) -> Result<Counted, DbError> {
+        let Count { counter, amount, now } = &count;
+        let mut held = first == Tried::Held;
         for attempt in 0..ATTEMPTS {
             sleep(PAUSE * attempt).await;
-            let moved = match run.standing(counter, amount, now).await? {
+            let standing = match held {
+                true => Standing::Allowed,
+                false => Run::Alone(&self.db).standing(counter, *amount, *now).await?,
+            };
+            held = false;
+            let moved = match standing {
                 Standing::Exceeded { has_row, by_messages } => {
                     return Ok(Counted::Exceeded { at: counter.clone(), has_row, by_messages });
                 }
-                Standing::Missing => counter::create(&self.db, counter, amount, now).await,
+                Standing::Missing => counter::create(&self.db, counter, *amount, *now).await,
                 Standing::Allowed => {
-                    let _turn = self.turns.take(std::slice::from_ref(counter)).await;
-                    run.moved(counter, amount, now).await
+                    let name = lines::name(std::slice::from_ref(counter));
+                    self.waiting.ask(name, count.clone()).await.unwrap_or_else(|| Err(contended()))
                 }
             };
             match moved {
                 Ok(true) => return Ok(Counted::Accepted),
                 Ok(false) | Err(DbError::TryAgain(_)) => {}
                 Err(error) => return Err(error),
-            }
-        }
-        Err(contended())
-    }
-
-    async fn count_several(
-        &self,
-        counters: &[Tracked],
-        amount: Amount,
-        now: i64,
-    ) -> Result<Counted, DbError> {
-        'again: for attempt in 0..ATTEMPTS {
-            sleep(PAUSE * attempt).await;
-            let _turn = self.turns.take(counters).await;
-            let mut transaction = self.db.begin().await?;
-            for counter in counters {
-                let mut run = Run::Within(&mut transaction);
-                match run.count(counter, amount, now).await {
-                    Ok(Step::Moved) => {}
-                    // However the roll-back ends, nothing of this lasts.
-                    Ok(Step::Lost) => {
-                        let _ = transaction.rollback().await;
-                        continue 'again;
-                    }
-                    Ok(Step::Exceeded { has_row, by_messages }) => {
-                        let _ = transaction.rollback().await;
-                        return Ok(Counted::Exceeded { at: counter.clone(), has_row, by_messages });
-                    }
-                    // A deadlock of this transaction with another: the server has undone it already.
-                    Err(DbError::TryAgain(_)) => continue 'again,
-                    Err(error) => return Err(error),
-                }
-            }
-            match transaction.commit().await {
-                Err(DbError::TryAgain(_)) => {}
-                other => return other.map(|()| Counted::Accepted),
             }
         }
         Err(contended())

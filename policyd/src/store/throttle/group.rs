@@ -1,15 +1,16 @@
 //! Messages of one moment that move the same counter.
 //!
 //! Each would lock the row until its commit is on the disk, one after the other. Together they are one change: it takes
-//! place only if it would have been granted to each of them in their order, else each asks alone. So what they let
+//! place only if it would have been granted to each of them in their order, else each is counted alone. So what they let
 //! through is what one after the other would have, and a busy counter costs one commit for all who wait for it. The
 //! changes of different counters go to the database together too, see `together.rs`.
 
 use std::collections::HashMap;
 
-use outrider_core::sql::DbError;
+use outrider_core::sql::{Db, DbError};
 
-use super::together::{Change, Together};
+use super::counter::Run;
+use super::together::{Change, Together, Tried};
 use super::{Amount, Tracked};
 
 /// A message that waits for its turn.
@@ -20,9 +21,9 @@ pub(super) struct Count {
     pub(super) now: i64,
 }
 
-/// Counts those that can be counted in one step; of each whether it was. The others are to ask alone: here they would all
-/// wait for the slowest.
-pub(super) async fn count_all(together: &Together, counts: &[Count]) -> Vec<Result<bool, DbError>> {
+/// Counts those that can be counted in one step; of each whether it was. The others are to be counted elsewhere: here they
+/// would all wait for the slowest.
+pub(super) async fn count_all(together: &Together, counts: &[Count]) -> Vec<Result<Tried, DbError>> {
     let mut groups: HashMap<&Tracked, Vec<usize>> = HashMap::new();
     for (at, count) in counts.iter().enumerate() {
         groups.entry(&count.counter).or_default().push(at);
@@ -33,9 +34,35 @@ pub(super) async fn count_all(together: &Together, counts: &[Count]) -> Vec<Resu
         as_one(&group)
     });
     let moved = together.moved(&changes.collect::<Vec<_>>()).await;
-    let mut outcomes = vec![Ok(false); counts.len()];
+    let mut outcomes = vec![Ok(Tried::NotMoved); counts.len()];
     for (members, moved) in groups.into_iter().zip(moved) {
         members.into_iter().for_each(|at| outcomes[at] = moved.clone());
+    }
+    outcomes
+}
+
+/// Counts messages that have waited for the same counter; of each whether it was, else it is too much for the counter or
+/// there is none.
+pub(super) async fn count_in_turn(db: &Db, counts: &[Count]) -> Vec<Result<bool, DbError>> {
+    let group: Vec<&Count> = counts.iter().collect();
+    // Limits may have been set anew while they waited.
+    let alike = counts.iter().all(|count| Some(&count.counter) == counts.first().map(|first| &first.counter));
+    if let Some(Change { counter, amount, now }) = as_one(&group).filter(|_| alike) {
+        match Run::Alone(db).moved(&counter, amount, now).await {
+            Ok(false) | Err(DbError::TryAgain(_)) if group.len() > 1 => {}
+            outcome => return vec![outcome; counts.len()],
+        }
+    }
+    let mut outcomes = Vec::with_capacity(counts.len());
+    for Count { counter, amount, now } in counts {
+        let outcome = match outcomes.last() {
+            // What failed for one will not be waited for again by each of the others.
+            Some(Err(
+                error @ (DbError::Timeout { .. } | DbError::Broken { .. } | DbError::Unavailable { .. }),
+            )) => Err(error.clone()),
+            _ => Run::Alone(db).moved(counter, *amount, *now).await,
+        };
+        outcomes.push(outcome);
     }
     outcomes
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use outrider_core::sql::{Db, DbError, Engine, Stmt, Value};
 
 use super::counter::Run;
-use super::turns::Turns;
+use super::group::Count;
+use super::lines::{self, Lines};
 use super::{Amount, Tracked};
 use crate::store::server::Server;
 
@@ -22,8 +23,21 @@ pub(super) struct Change {
     pub(super) now: i64,
 }
 
-/// Whether a counter moved. Where it did not, it is not known why.
-type Moved = Result<bool, DbError>;
+/// How the attempt to move a counter ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tried {
+    Moved,
+    /// Why not is not known.
+    NotMoved,
+    /// Not tried: another message of this process waits for it.
+    Held,
+}
+
+impl From<bool> for Tried {
+    fn from(moved: bool) -> Tried {
+        if moved { Tried::Moved } else { Tried::NotMoved }
+    }
+}
 
 macro_rules! change {
     ($with:literal, $from:literal) => {
@@ -74,17 +88,17 @@ const CHANGE: Stmt = Stmt::per_engine(
 pub(super) struct Together {
     db: Db,
     server: Server,
-    turns: Arc<Turns>,
+    waiting: Arc<Lines<Count, Result<bool, DbError>>>,
 }
 
 impl Together {
-    pub(super) fn new(db: Db, turns: Arc<Turns>) -> Together {
-        Together { server: Server::new(db.clone()), db, turns }
+    pub(super) fn new(db: Db, waiting: Arc<Lines<Count, Result<bool, DbError>>>) -> Together {
+        Together { server: Server::new(db.clone()), db, waiting }
     }
 
     /// Makes the changes; of each whether it took place. `None` is one that cannot.
-    pub(super) async fn moved(&self, changes: &[Option<Change>]) -> Vec<Moved> {
-        let mut outcomes = vec![Ok(false); changes.len()];
+    pub(super) async fn moved(&self, changes: &[Option<Change>]) -> Vec<Result<Tried, DbError>> {
+        let mut outcomes = vec![Ok(Tried::NotMoved); changes.len()];
         // Two changes of one row, as when its limits have just been set anew, would be one to the statement.
         let mut rows = HashSet::new();
         let possible = changes.iter().enumerate().filter_map(|(at, change)| Some((at, change.as_ref()?)));
@@ -96,25 +110,25 @@ impl Together {
         outcomes
     }
 
-    async fn move_all(&self, changes: &[&Change]) -> Vec<Moved> {
+    async fn move_all(&self, changes: &[&Change]) -> Vec<Result<Tried, DbError>> {
         let outcome = match changes {
             [] => return Vec::new(),
-            [alone] => self.move_alone(alone).await.map(|moved| vec![moved]),
-            _ => self.move_together(changes).await,
+            [alone] => self.move_alone(alone).await.map(|tried| vec![tried]),
+            _ => self.move_together(changes).await.map(|moved| moved.into_iter().map(Tried::from).collect()),
         };
         match outcome {
-            Ok(moved) => moved.into_iter().map(Ok).collect(),
+            Ok(tried) => tried.into_iter().map(Ok).collect(),
             // Undone as a whole; what one of them did must not happen to the others.
-            Err(DbError::TryAgain(_) | DbError::Refused(_)) => vec![Ok(false); changes.len()],
+            Err(DbError::TryAgain(_) | DbError::Refused(_)) => vec![Ok(Tried::NotMoved); changes.len()],
             Err(error) => vec![Err(error); changes.len()],
         }
     }
 
-    /// The quickest way for one, but it waits if somebody else holds the counter: others of the same counter do not wait with
-    /// it.
-    async fn move_alone(&self, Change { counter, amount, now }: &Change) -> Result<bool, DbError> {
-        let Some(_turn) = self.turns.try_take(counter) else { return Ok(false) };
-        Run::Alone(&self.db).moved(counter, *amount, *now).await
+    /// The quickest way for one, but it waits if somebody else holds the counter: only one does so.
+    async fn move_alone(&self, Change { counter, amount, now }: &Change) -> Result<Tried, DbError> {
+        let name = lines::name(std::slice::from_ref(counter));
+        let Some(_alone) = self.waiting.try_alone(name) else { return Ok(Tried::Held) };
+        Ok(Run::Alone(&self.db).moved(counter, *amount, *now).await?.into())
     }
 
     async fn move_together(&self, changes: &[&Change]) -> Result<Vec<bool>, DbError> {

@@ -1,0 +1,54 @@
+//! Messages that move several counters: all of them or none, in one transaction, always in the same order.
+
+use outrider_core::sql::{Db, DbError};
+use tokio::time::sleep;
+
+use super::counter::{Run, Step};
+use super::{ATTEMPTS, Amount, Counted, PAUSE, Tracked, contended};
+
+/// A message that waits for its turn.
+pub(super) struct Several {
+    /// Sorted.
+    pub(super) counters: Vec<Tracked>,
+    pub(super) amount: Amount,
+    pub(super) now: i64,
+}
+
+/// Counts one after the other.
+pub(super) async fn count_each(db: &Db, messages: &[Several]) -> Vec<Result<Counted, DbError>> {
+    let mut outcomes = Vec::with_capacity(messages.len());
+    for message in messages {
+        outcomes.push(count(db, message).await);
+    }
+    outcomes
+}
+
+async fn count(db: &Db, Several { counters, amount, now }: &Several) -> Result<Counted, DbError> {
+    'again: for attempt in 0..ATTEMPTS {
+        sleep(PAUSE * attempt).await;
+        let mut transaction = db.begin().await?;
+        for counter in counters {
+            let mut run = Run::Within(&mut transaction);
+            match run.count(counter, *amount, *now).await {
+                Ok(Step::Moved) => {}
+                // However the roll-back ends, nothing of this lasts.
+                Ok(Step::Lost) => {
+                    let _ = transaction.rollback().await;
+                    continue 'again;
+                }
+                Ok(Step::Exceeded { has_row, by_messages }) => {
+                    let _ = transaction.rollback().await;
+                    return Ok(Counted::Exceeded { at: counter.clone(), has_row, by_messages });
+                }
+                // A deadlock of this transaction with another: the server has undone it already.
+                Err(DbError::TryAgain(_)) => continue 'again,
+                Err(error) => return Err(error),
+            }
+        }
+        match transaction.commit().await {
+            Err(DbError::TryAgain(_)) => {}
+            other => return other.map(|()| Counted::Accepted),
+        }
+    }
+    Err(contended())
+}
