@@ -38,7 +38,7 @@ pub enum Decision {
 
 enum Step {
     Rule(Plugin),
-    Forward(Forward),
+    Forward(Box<Forward>),
 }
 
 /// What is known of the failures of one rule.
@@ -73,7 +73,7 @@ impl Chain {
             }
             Step::Forward(forward) => forward.priority(),
         };
-        let forwards = Forward::all(settings).map(Step::Forward);
+        let forwards = Forward::all(settings).map(|forward| Step::Forward(Box::new(forward)));
         let mut steps: Vec<Step> = rules.into_iter().map(Step::Rule).chain(forwards).collect();
         steps.sort_by_key(|step| std::cmp::Reverse(priority(step)));
         Chain { steps, failures: Mutex::new(HashMap::new()) }
@@ -95,7 +95,7 @@ impl Chain {
     /// The other policy servers.
     pub fn forwards(&self) -> impl Iterator<Item = &Forward> {
         self.steps.iter().filter_map(|step| match step {
-            Step::Forward(forward) => Some(forward),
+            Step::Forward(forward) => Some(&**forward),
             Step::Rule(_) => None,
         })
     }

@@ -4,9 +4,11 @@
 //!
 //! Nothing waits longer than the step's time-out, the wait for a free connection included. A connection carries one
 //! question at a time and goes back among the kept ones only after a whole answer with nothing behind it, and is used again only
-//! if nothing came since: an answer that comes too late, or a second one, is not taken for that to the next question.
+//! if nothing came since: an answer that comes too late, or a second one, is not taken for that to the next question. A server
+//! that fails again and again is left alone for a while, so that not every request waits for it, see `rest.rs`.
 
 mod connection;
+mod rest;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::metrics::label;
 use crate::settings::{ForwardSettings, OnFailure, ProtocolState, Settings};
 use connection::Connection;
+use rest::Rest;
 
 /// A connection that nobody used for so long is opened anew: a firewall between may have forgotten it.
 const LONGEST_IDLE: Duration = Duration::from_secs(60);
@@ -45,6 +48,9 @@ pub enum Cause {
     /// Those that were asked before have used up the deadline of the request; it was not asked.
     #[error("the deadline of the request leaves it no time")]
     NoTime,
+    /// It has failed so often that it is left alone for the moment.
+    #[error("not asked, it has failed {} times in a row", rest::TROUBLES)]
+    LeftAlone,
     /// It did not take the connection, or not answer, in time.
     #[error("no answer within {0:?}")]
     TooLate(Duration),
@@ -70,6 +76,7 @@ pub struct Forward {
     free: Semaphore,
     kept: Mutex<Vec<(Connection, Instant)>>,
     up: AtomicBool,
+    rest: Rest,
 }
 
 impl Forward {
@@ -90,6 +97,7 @@ impl Forward {
             free: Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)),
             kept: Mutex::new(Vec::new()),
             up: AtomicBool::new(true),
+            rest: Rest::default(),
         })
     }
 
@@ -132,12 +140,13 @@ impl Forward {
         let result = self.within(limit, question).await;
         // Where it was not asked, or had little time, nothing new is known about it.
         let is_told = match &result {
-            Err(Cause::Busy(_) | Cause::NoTime) => false,
+            Err(Cause::Busy(_) | Cause::NoTime | Cause::LeftAlone) => false,
             Err(Cause::TooLate(time)) => *time >= self.timeout.mul_f32(0.9),
             _ => true,
         };
         if is_told {
             self.up.store(result.is_ok(), Ordering::Relaxed);
+            self.rest.note(result.is_ok());
         }
         let answer = result.map_err(|cause| ForwardError { server: self.address.clone(), cause })?;
         let no_opinion =
@@ -148,6 +157,9 @@ impl Forward {
     async fn within(&self, limit: Duration, question: &Request) -> Result<String, Cause> {
         if limit.is_zero() {
             return Err(Cause::NoTime);
+        }
+        if !self.rest.is_over(self.timeout) {
+            return Err(Cause::LeftAlone);
         }
         let deadline = Instant::now() + limit;
         // The semaphore is never closed.

@@ -34,7 +34,7 @@ pub struct Notice {
     pub limit_name: &'static str,
     /// Its value.
     pub limit: i64,
-    /// The settings row: `id=1/max_msgs=10/account=@.`
+    /// The settings rows, that of the limit first: `id=1/max_msgs=10/account=@.`
     pub setting: String,
 }
 

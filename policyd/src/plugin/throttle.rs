@@ -94,20 +94,45 @@ fn notice(
 ) -> Notice {
     let (limit_name, limit) =
         if by_messages { ("max_msgs", at.max_msgs) } else { ("max_quota", at.max_quota) };
-    let account = rows.iter().find(|row| row.id == at.tid).map_or("", |row| row.account.as_str());
+    let value = |row: &Limits| if by_messages { row.max_msgs } else { row.max_quota };
+    // The row that decided, then those that would have, had it not been there.
+    let (first, others): (Vec<&Limits>, Vec<&Limits>) = rows.iter().partition(|row| row.id == at.tid);
+    let setting =
+        |row: &&Limits| format!("id={}/{limit_name}={}/account={}", row.id, value(row), row.account);
+    let settings: Vec<String> =
+        first.iter().chain(others.iter().filter(|row| value(row) >= 0)).map(setting).collect();
     Notice {
         user: if user.is_empty() { request.client_address.clone() } else { user.to_owned() },
         client_address: request.client_address.clone(),
         kind,
         limit_name,
         limit,
-        setting: format!("id={}/{limit_name}={limit}/account={account}", at.tid),
+        setting: settings.join("; "),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::tests::request;
+
+    #[test]
+    fn a_notice_names_the_rows() {
+        let row = |id, account: &str, max_msgs| Limits {
+            id,
+            account: account.into(),
+            max_msgs,
+            ..Limits::default()
+        };
+        let rows = [row(3, "a@example.com", -1), row(1, "@example.com", 5), row(7, "@.", 9)];
+        let at = Tracked { tid: 1, key: "@example.com".into(), period: 60, max_msgs: 5, max_quota: 0 };
+        let request = request(
+            "protocol_state=END-OF-MESSAGE\nsender=\nrecipient=a@example.com\nclient_address=192.0.2.7",
+        );
+        let notice = notice("outbound", "", &request, &at, &rows, true);
+        assert_eq!(notice.user, "192.0.2.7");
+        assert_eq!(notice.setting, "id=1/max_msgs=5/account=@example.com; id=7/max_msgs=9/account=@.");
+    }
 
     #[test]
     fn numbers_of_the_wire() {

@@ -399,6 +399,30 @@ async fn connections_are_bounded() {
     assert_eq!(one.ask(&request).await, "DUNNO");
 }
 
+/// T36: a server that hangs is found out by a few requests, the others do not wait for it.
+#[tokio::test]
+async fn threat_t36_a_server_that_hangs_is_left_alone() {
+    let world = World::sqlite().await;
+    let fake = Fake::new(vec![Deed::Wait(b""); 20]).await;
+    let daemon = daemon(&world, ForwardSettings { max_connections: 1, ..hasty(&fake) }).await;
+    let mut client = Client::connect(&daemon);
+    for _ in 0..20 {
+        assert_eq!(client.ask(&recipient()).await, DEFER);
+    }
+    let asked = fake.used().len();
+    assert!((5..=10).contains(&asked), "{asked} of 20 asked it");
+    assert!(!is_up(&daemon));
+    // Some time later one of them finds it well.
+    for _ in 0..6000 {
+        if client.ask(&recipient()).await == "DUNNO" {
+            break;
+        }
+        fake.known.deeds.lock().expect("whole").clear();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(is_up(&daemon));
+}
+
 #[tokio::test]
 async fn connections_that_nobody_uses_are_closed() {
     let world = World::sqlite().await;
