@@ -157,9 +157,15 @@ impl Triplets<'_> {
     }
 
     /// Remembers a client that has passed until `record_expired`.
+    ///
+    /// # Errors
+    /// Those of Valkey; a database is written in the background.
     pub async fn renew_client(&self, client: &str, record_expired: i64) -> Result<(), DbError> {
         match self {
-            Triplets::Sql(store) => store.renew_client(client, record_expired).await,
+            Triplets::Sql(store) => {
+                store.renew_client(client, record_expired);
+                Ok(())
+            }
             Triplets::Valkey(store) => store.renew_client(client, record_expired).await,
         }
     }

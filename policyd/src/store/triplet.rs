@@ -8,6 +8,7 @@
 //! First contacts, which are most of what is written here, are in `contact.rs`.
 
 mod contact;
+mod renewal;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -17,14 +18,11 @@ use outrider_core::gather::{Gather, Lanes};
 use outrider_core::sql::{Db, DbError, Stmt, Value};
 
 use self::contact::{Contact, Contacts, Key, look_up};
+use self::renewal::Renewals;
 use super::{Sweep, fit, write};
 use crate::cache::{Cache, CacheMeter};
 use crate::network_rate::NetworkRate;
 use crate::settings::CacheSettings;
-
-const RENEW_CLIENT: Stmt =
-    Stmt::same("UPDATE greylisting_tracking SET record_expired = ? WHERE client_address = ? AND passed = 1")
-        .repeatable();
 
 const RESTART: Stmt = Stmt::same(
     "UPDATE greylisting_tracking SET sender_domain = ?, rcpt_domain = ?, init_time = ?, block_expired = ?, \
@@ -119,6 +117,7 @@ pub struct TripletStore {
     db: Db,
     reads: Gather<Key, Result<Seen, DbError>>,
     contacts: Gather<Contact, Result<Meeting, DbError>>,
+    renewals: Renewals,
     /// Clients known to have passed, and when one of their rows is to be forgotten.
     known: Cache<String, i64>,
 }
@@ -136,6 +135,7 @@ impl TripletStore {
                 let writer = writer.clone();
                 async move { writer.meet(contacts).await }
             }),
+            renewals: Renewals::new(db.clone()),
             known: Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration()),
             db,
         }
@@ -195,12 +195,11 @@ impl TripletStore {
         Ok(meeting)
     }
 
-    /// Remembers a client that has passed until `record_expired`.
-    pub async fn renew_client(&self, client: &str, record_expired: i64) -> Result<(), DbError> {
+    /// Remembers a client that has passed until `record_expired`; written down in the background.
+    pub fn renew_client(&self, client: &str, record_expired: i64) {
         let client = fit(client, 40);
-        write(&self.db, &RENEW_CLIENT, &[record_expired.into(), client.into()]).await?;
         self.known.put(client.to_owned(), record_expired);
-        Ok(())
+        self.renewals.begin(client.to_owned(), record_expired);
     }
 
     /// Forgets triplets and clients whose time is over at `now`, going through `batch` rows at a time; how many.

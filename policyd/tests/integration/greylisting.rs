@@ -1,5 +1,7 @@
 //! Greylisting with many at once, and for pools of clients.
 
+use std::time::Duration;
+
 use std::sync::Arc;
 
 use outrider_core::settings::Interval;
@@ -99,6 +101,19 @@ pub(crate) async fn retries_at_once_all_pass(world: &World) {
     assert_eq!(until, [[NOW + 900 + 30 * 86_400]]);
     let other = ask(&daemon, &arrival("other@elsewhere.test", "bob@example.com", "203.0.113.10")).await;
     assert_eq!(other, "DUNNO", "a known client is known for all");
+
+    // Its mail some minutes later lets it be known for longer, soon after the answer.
+    world.clock.set(NOW + 900 + 601);
+    let later = ask(&daemon, &arrival("other@elsewhere.test", "bob@example.com", "203.0.113.10")).await;
+    assert_eq!(later, "DUNNO");
+    let renewed = [[NOW + 900 + 601 + 30 * 86_400]];
+    for _ in 0..1000 {
+        if world.numbers(&world.iredapd, "SELECT record_expired FROM greylisting_tracking").await == renewed {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the client was not remembered for longer");
 }
 
 async fn by_organization(world: &World, change: impl FnOnce(&mut Settings)) -> Service {
