@@ -18,47 +18,69 @@ use crate::settings::{InvalidAddress, OnFailure};
 /// Asks the client to come again, unless Postfix would refuse it for another reason anyway.
 const DEFER: Action = Action(Cow::Borrowed("DEFER_IF_PERMIT Service temporarily unavailable"));
 
-/// What metrics name when no rule had an opinion.
-const NOBODY: (&str, &str) = ("none", "pass");
+/// Who decided, and what, in metrics and log.
+struct Ruling {
+    check: &'static str,
+    result: &'static str,
+    /// Whatever the log should say beside `result`.
+    reason: Option<String>,
+}
+
+impl Ruling {
+    /// No rule had an opinion.
+    const NOBODY: Ruling = Ruling::new("none", "pass");
+
+    const fn new(check: &'static str, result: &'static str) -> Ruling {
+        Ruling { check, result, reason: None }
+    }
+
+    /// Nearly all mail: a line for each of them would hide the others.
+    fn is_ordinary(&self) -> bool {
+        self.check == "none" && self.reason.is_none()
+    }
+}
 
 impl PolicyHandler for Policyd {
     type Peer = Peer;
 
-    async fn answer(&self, request: Request, peer: &Peer) -> Action {
+    async fn answer(&self, request: &Request, _: &Peer) -> Action {
         let start = Instant::now();
         let _inflight = self.metrics.frame.inflight();
         self.metrics.repeated.inc_by(request.repeated() as u64);
         let snapshot = self.snapshot();
         let settings = &snapshot.context.settings;
-        match PolicyRequest::parse(&request, settings) {
+        match PolicyRequest::parse(request, settings) {
             Parsed::Pass => {
                 self.metrics.decided("none", "no_request", start.elapsed());
                 Action::DUNNO
             }
-            Parsed::Invalid { attribute, value } => {
-                self.metrics.decided("none", "invalid_address", start.elapsed());
-                tracing::info!(event = "invalid_address", attribute, value, %peer);
-                if settings.invalid_address == InvalidAddress::Reject {
-                    return "REJECT Invalid email address".into();
-                }
-                format!("DUNNO Error: Invalid {attribute} address: {value}").into()
+            Parsed::Invalid { attribute, value, request } => {
+                let action: Action = match settings.invalid_address {
+                    InvalidAddress::Reject => "REJECT Invalid email address".into(),
+                    _ => format!("DUNNO Error: Invalid {attribute} address: {value}").into(),
+                };
+                let reason = Some(format!("invalid {attribute} address: {value}"));
+                let ruling = Ruling { reason, ..Ruling::new("none", "invalid_address") };
+                self.note(&request, &action.0, &ruling, start.elapsed(), &snapshot);
+                action
             }
             Parsed::Ready(parsed) if snapshot.chain.is_empty() => {
-                self.note(&parsed, "DUNNO", NOBODY, start.elapsed(), &snapshot);
+                self.note(&parsed, "DUNNO", &Ruling::NOBODY, start.elapsed(), &snapshot);
                 "DUNNO No enabled plugins".into()
             }
             Parsed::Ready(parsed) => {
                 // Boxed: each connection that Postfix keeps open would hold the room of all rules otherwise.
-                let decision = Box::pin(snapshot.chain.decide(&parsed, &request, &snapshot.context)).await;
-                let (by, action) = match decision {
-                    Decision::Pass => (NOBODY, Action::DUNNO),
-                    Decision::By(plugin, reply) => {
-                        ((plugin.name(), reply.name()), Action(reply.text(settings, &parsed.client_address)))
-                    }
-                    Decision::Forwarded(check, answer) => ((check, "forwarded"), answer.into()),
-                    Decision::Unavailable(check) => ((check, "unavailable"), DEFER),
+                let decision = Box::pin(snapshot.chain.decide(&parsed, request, &snapshot.context)).await;
+                let (ruling, action) = match decision {
+                    Decision::Pass => (Ruling::NOBODY, Action::DUNNO),
+                    Decision::By(plugin, reply) => (
+                        Ruling::new(plugin.name(), reply.name()),
+                        Action(reply.text(settings, &parsed.client_address)),
+                    ),
+                    Decision::Forwarded(check, answer) => (Ruling::new(check, "forwarded"), answer.into()),
+                    Decision::Unavailable(check) => (Ruling::new(check, "unavailable"), DEFER),
                 };
-                self.note(&parsed, &action.0, by, start.elapsed(), &snapshot);
+                self.note(&parsed, &action.0, &ruling, start.elapsed(), &snapshot);
                 action
             }
         }
@@ -84,6 +106,22 @@ impl PolicyHandler for Policyd {
             Failure::Protocol => tracing::warn!("a client sent more than a policy request may hold"),
         }
     }
+
+    fn given_up(&self, request: &Request, action: &Action, failure: Failure, elapsed: Duration) {
+        let snapshot = self.snapshot();
+        let (result, reason) = match failure {
+            Failure::Panic => ("panic", "a rule panicked"),
+            _ => ("overdue", "not decided in time"),
+        };
+        let ruling = Ruling { reason: Some(reason.to_owned()), ..Ruling::new("none", result) };
+        match PolicyRequest::parse(request, &snapshot.context.settings) {
+            // Only rules take long, and they are not asked about any other; a panic has no such manners.
+            Parsed::Pass => self.metrics.decided("none", result, elapsed),
+            Parsed::Ready(request) | Parsed::Invalid { request, .. } => {
+                self.note(&request, &action.0, &ruling, elapsed, &snapshot);
+            }
+        }
+    }
 }
 
 impl Policyd {
@@ -92,16 +130,15 @@ impl Policyd {
         &self,
         request: &PolicyRequest,
         action: &str,
-        (check, result): (&'static str, &'static str),
+        ruling: &Ruling,
         elapsed: Duration,
         snapshot: &Snapshot,
     ) {
-        self.metrics.decided(check, result, elapsed);
+        self.metrics.decided(ruling.check, ruling.result, elapsed);
         let settings = &snapshot.context.settings;
         if log::style() == LogStyle::Iredapd {
             tracing::info!(line = log_line::iredapd(request, action, elapsed));
-        } else if check == "none" {
-            // Nearly all mail: a line for each of them would hide the others.
+        } else if ruling.is_ordinary() {
             tracing::debug!(
                 event = "answer",
                 action,
@@ -113,7 +150,8 @@ impl Policyd {
             tracing::info!(
                 event = "answer",
                 action,
-                check,
+                check = ruling.check,
+                reason = ruling.reason,
                 state = request.protocol_state,
                 client = request.client_address,
                 helo = request.helo_name,

@@ -234,10 +234,15 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(daemon: &Arc<Policyd>) -> Client {
+        Client::with_deadline(daemon, Duration::from_secs(60))
+    }
+
+    /// A client whose requests have this long.
+    pub(crate) fn with_deadline(daemon: &Arc<Policyd>, request: Duration) -> Client {
         let (stream, server) = tokio::io::duplex(64 * 1024);
         let daemon = daemon.clone();
         tokio::spawn(async move {
-            let limits = SessionLimits { request: Duration::from_secs(60), ..SessionLimits::default() };
+            let limits = SessionLimits { request, ..SessionLimits::default() };
             policy_session::serve(server, Peer::Unix, &*daemon, &limits, std::future::pending()).await;
         });
         Client { stream, read: Vec::new() }
