@@ -13,7 +13,7 @@ use outrider_core::codec::policy::{Decoder, Limits};
 use outrider_core::policy_session::{Failure, PolicyHandler};
 use outrider_core::settings::ListenAddress;
 use outrider_core::sql::{Row, Stmt};
-use outrider_policyd::settings::{ForwardSettings, InvalidAddress, ProtocolState};
+use outrider_policyd::settings::{ForwardSettings, InvalidAddress, OnFailure, ProtocolState};
 
 use crate::world::{Client, World, arrival, submission};
 
@@ -89,16 +89,62 @@ async fn answers_that_do_something_have_one_line() {
         "client=\"203.0.113.11\"",
         "sasl=\"a@example.com\"",
         "rcpt=\"pal@remote.test\"",
+        "reason=\"null_sender\"",
         "elapsed_ms=",
     ] {
         assert!(refused.contains(part), "{part}: {refused}");
     }
+    for absent in [" code=", " dsn=", " db_ms=", " dns_ms=", " degraded="] {
+        assert!(!refused.contains(absent), "{absent}: {refused}");
+    }
 }
 
-/// The only line of an answer, without what differs from run to run.
+/// Who asks why an answer took long, or why mail came through that should not, finds it in the same line.
+#[tokio::test]
+async fn answers_tell_what_they_waited_for_and_what_was_missing() {
+    let world = World::sqlite().await;
+    world
+        .script(&world.iredapd, "INSERT INTO greylisting (account, sender, active) VALUES ('@.', '@.', 1)")
+        .await;
+    world.script(&world.iredapd, "DROP TABLE wblist_rdns").await;
+    let daemon = world
+        .daemon_with(&["wblist_rdns", "greylisting"], |settings| {
+            settings.on_failure.iredapd = OnFailure::Pass;
+            settings.greylisting.bypass_spf = true;
+        })
+        .await;
+    let events = Events::default();
+    let _guard = tracing::subscriber::set_default(events.clone());
+    let mut client = Client::connect(&daemon);
+    let mut request = arrival("x@sender.test", "alice@example.com", "203.0.113.10");
+    request.retain(|(name, _)| *name != "reverse_client_name");
+    request.push(("reverse_client_name", "mx.sender.test"));
+    assert!(client.ask(&request).await.starts_with("451 4.7.1 "));
+    let lines = answers(&events);
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    let keys: Vec<&str> =
+        line.split(' ').filter_map(|word| word.split_once('=')).map(|(key, _)| key).collect();
+    let end = &keys[keys.iter().position(|key| *key == "action").expect("an action")..];
+    // No name server answers on the port of the settings.
+    let expected =
+        ["action", "code", "dsn", "check", "reason", "elapsed_ms", "db_ms", "dns_ms", "degraded", "state"];
+    assert_eq!(end, expected, "{line}");
+    for part in
+        ["code=451 ", "dsn=\"4.7.1\"", "check=\"greylisting\"", "reason=\"greylisted\"", "degraded=true"]
+    {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    // Mail that passes because a rule could not be asked is worth a line.
+    world.script(&world.iredapd, "DELETE FROM greylisting").await;
+    assert_eq!(client.ask(&request).await, "DUNNO");
+    let lines = answers(&events);
+    let [_, line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.contains("check=\"none\" reason=\"pass\"") && line.contains("degraded=true"), "{line}");
+}
+
+/// The lines about answers.
 fn answers(events: &Events) -> Vec<String> {
-    let lines = events.lines().into_iter().filter(|line| line.contains("event=\"answer\""));
-    lines.map(|line| line.split(" elapsed_ms=").next().unwrap_or_default().to_owned()).collect()
+    events.lines().into_iter().filter(|line| line.contains("event=\"answer\"")).collect()
 }
 
 /// Columns of the rows that appear within a while, oldest first.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use outrider_core::clock::TestClock;
 use outrider_core::daemon::{Daemon, Environment, Peer, Shutdown, ShutdownTrigger};
 use outrider_core::metrics::Metrics;
-use outrider_core::policy_session::{self, SessionLimits};
+use outrider_core::policy_session::SessionLimits;
 use outrider_core::schema::Database;
 use outrider_core::settings::Interval;
 use outrider_core::sql::{Db, DbUrl, Engine, Stmt, Value};
@@ -243,7 +243,7 @@ impl Client {
         let daemon = daemon.clone();
         tokio::spawn(async move {
             let limits = SessionLimits { request, ..SessionLimits::default() };
-            policy_session::serve(server, Peer::Unix, &*daemon, &limits, std::future::pending()).await;
+            daemon.converse(server, Peer::Unix, &limits, std::future::pending()).await;
         });
         Client { stream, read: Vec::new() }
     }
