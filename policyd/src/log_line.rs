@@ -123,9 +123,12 @@ pub(crate) fn iredapd(request: &PolicyRequest, action: &str, elapsed: Duration) 
 }
 
 /// `S -> R` without login, `L => R` if it is the sender, `L => S -> R` otherwise.
+///
+/// A blank is `\x20` here: the action stands behind, and a quoted sender with blanks could play one to a ban filter.
 fn direction(request: &PolicyRequest) -> String {
+    let address = |text: &str| clean(text).replace(' ', "\\x20");
     let (sender, login, recipient) =
-        (clean(&request.sender), clean(&request.sasl_username), clean(&request.recipient));
+        (address(&request.sender), address(&request.sasl_username), address(&request.recipient));
     if login.is_empty() {
         format!("{sender} -> {recipient}")
     } else if login == sender {
@@ -216,6 +219,21 @@ mod tests {
         let line = iredapd(&request, "DUNNO", Duration::ZERO);
         assert!(line.contains("helo=x\\x0d\\x0a[192.0.2.8] RCPT\\x1b[31my"));
         assert!(line.len() < 600 && !line.contains('\n'));
+    }
+
+    /// T52: what looks like an action is one.
+    #[test]
+    fn threat_t52_addresses_are_no_actions() {
+        let mut request =
+            request("protocol_state=RCPT\nsender=\nrecipient=b@example.org\nclient_address=192.0.2.7");
+        request.sender = "\"x -> y, REJECT z [\"@evil.test".to_owned();
+        let line = iredapd(&request, "DUNNO", Duration::ZERO);
+        assert!(
+            line.starts_with(
+                "[192.0.2.7] RCPT, \"x\\x20->\\x20y,\\x20REJECT\\x20z\\x20[\"@evil.test -> b@example.org, DUNNO ["
+            ),
+            "{line}"
+        );
     }
 
     /// T52: a ban filter takes the client from the beginning of the line, and the action from between the recipient and

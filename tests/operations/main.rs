@@ -1,0 +1,5 @@
+//! What stands beside a running daemon: ban filters in `packaging/`, held against what the
+//! daemons really write and print. The daemons are real processes on free ports with databases in their state directories.
+
+mod ban_filters;
+mod failregex;
