@@ -52,8 +52,8 @@ pub trait PolicyHandler: Send + Sync {
     /// What the handler wants to know about the other end of the connection.
     type Peer: Send + Sync;
 
-    /// Decides about one request. Dropped when the deadline is over.
-    fn answer(&self, request: Request, peer: &Self::Peer) -> impl Future<Output = Action> + Send;
+    /// Decides about one request. Left alone when the deadline is over.
+    fn answer(&self, request: &Request, peer: &Self::Peer) -> impl Future<Output = Action> + Send;
 
     /// The answer when [`PolicyHandler::answer`] took too long or panicked.
     fn overdue(&self) -> Action;
@@ -62,6 +62,11 @@ pub trait PolicyHandler: Send + Sync {
     /// the protocol's bounds; for metrics.
     fn failed(&self, failure: Failure) {
         let _ = failure;
+    }
+
+    /// Told of each request that was answered with `action` from [`PolicyHandler::overdue`] after `elapsed`; for the log.
+    fn given_up(&self, request: &Request, action: &Action, failure: Failure, elapsed: Duration) {
+        let _ = (request, action, failure, elapsed);
     }
 }
 
@@ -188,12 +193,12 @@ where
         // `AssertUnwindSafe`: after a panic nothing of this request is used again; what the handler
         // shares between requests is behind locks, which tell by poisoning.
         let (handler, peer) = (self.handler, &self.peer);
-        let mut decision = pin!(AssertUnwindSafe(handler.answer(request, peer)).catch_unwind());
+        let started = Instant::now();
+        let mut decision = pin!(AssertUnwindSafe(handler.answer(&request, peer)).catch_unwind());
         let first = std::future::poll_fn(|context| Poll::Ready(decision.as_mut().poll(context))).await;
         let decided = match first {
             Poll::Ready(decided) => Ok(decided),
             Poll::Pending => {
-                let started = Instant::now();
                 flush(&mut self.stream, &mut self.out, self.limits.request).await?;
                 let left = self.limits.request.saturating_sub(started.elapsed());
                 timeout(left, decision).await
@@ -201,8 +206,8 @@ where
         };
         let action = match decided {
             Ok(Ok(action)) => action,
-            Ok(Err(_panic)) => give_up(handler, Failure::Panic),
-            Err(_elapsed) => give_up(handler, Failure::Deadline),
+            Ok(Err(_panic)) => give_up(handler, &request, Failure::Panic, started.elapsed()),
+            Err(_elapsed) => give_up(handler, &request, Failure::Deadline, started.elapsed()),
         };
         policy::encode(&action.0, &mut self.out);
         if self.out.len() < BATCH {
@@ -216,10 +221,16 @@ where
     }
 }
 
-fn give_up(handler: &impl PolicyHandler, failure: Failure) -> Action {
+fn give_up(handler: &impl PolicyHandler, request: &Request, failure: Failure, elapsed: Duration) -> Action {
     tracing::error!(?failure, "policy request answered without a decision");
     handler.failed(failure);
-    handler.overdue()
+    let action = handler.overdue();
+    // What made the handler panic may do so again, and still costs one request only.
+    let told = AssertUnwindSafe(|| handler.given_up(request, &action, failure, elapsed));
+    if std::panic::catch_unwind(told).is_err() {
+        tracing::error!("a request that was given up could not be noted");
+    }
+    action
 }
 
 /// Writes and empties `out`. A peer that does not read its answers within `patience` is given up.
@@ -256,12 +267,13 @@ mod tests {
     #[derive(Default)]
     struct Parrot {
         failures: Mutex<Vec<Failure>>,
+        given_up: Mutex<Vec<(String, Failure, Duration)>>,
     }
 
     impl PolicyHandler for Parrot {
         type Peer = ();
 
-        async fn answer(&self, request: Request, (): &()) -> Action {
+        async fn answer(&self, request: &Request, (): &()) -> Action {
             let text = |name| request.last(name).map(|v| String::from_utf8_lossy(v).into_owned());
             if let Some(wait) = text("wait") {
                 tokio::time::sleep(Duration::from_millis(wait.parse().expect("number"))).await;
@@ -277,6 +289,11 @@ mod tests {
         fn failed(&self, failure: Failure) {
             self.failures.lock().unwrap().push(failure);
         }
+
+        fn given_up(&self, request: &Request, action: &Action, failure: Failure, elapsed: Duration) {
+            assert!(request.last("wait").is_some(), "asked to panic again");
+            self.given_up.lock().unwrap().push((action.0.to_string(), failure, elapsed));
+        }
     }
 
     fn connect(buffer: usize, stop: impl Future<Output = ()> + Send + 'static) -> Connected {
@@ -284,6 +301,8 @@ mod tests {
         let task = tokio::spawn(async move {
             let handler = Parrot::default();
             serve(far, (), &handler, &SessionLimits::default(), stop).await;
+            let late = ("DUNNO overdue".to_owned(), Failure::Deadline, SessionLimits::default().request);
+            assert!(handler.given_up.into_inner().unwrap().iter().all(|noted| *noted == late));
             handler.failures.into_inner().unwrap()
         });
         Connected { near, task }

@@ -19,6 +19,7 @@ use crate::plugin::Plugin;
 use crate::request::PolicyRequest;
 use crate::settings::{OnFailure, Settings};
 use crate::verdict::{Reply, Verdict};
+use crate::waits;
 
 /// Time between two log lines about failures of one rule.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -34,6 +35,16 @@ pub enum Decision {
     Forwarded(&'static str, String),
     /// This rule or step could not decide, and the client is to come again.
     Unavailable(&'static str),
+}
+
+/// A decision and what it is worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// What the rules say.
+    pub decision: Decision,
+    /// Whether a rule or another policy server that was asked could not decide: its database or name server was away. The
+    /// client's own bad data does not count.
+    pub degraded: bool,
 }
 
 enum Step {
@@ -101,30 +112,32 @@ impl Chain {
     }
 
     /// Asks the rules of the request's protocol state. `received` is the same request, for other policy servers.
-    pub async fn decide(&self, request: &PolicyRequest, received: &Request, context: &Context) -> Decision {
+    pub async fn decide(&self, request: &PolicyRequest, received: &Request, context: &Context) -> Decided {
+        let mut degraded = false;
         for step in &self.steps {
-            match step {
+            let decision = match step {
                 Step::Rule(plugin) if Some(plugin.state()) == request.state => {
                     match plugin.check(request, context).await {
-                        Ok(Verdict::Pass) => {}
-                        Ok(Verdict::Answer(reply)) => return Decision::By(*plugin, reply),
+                        Ok(Verdict::Pass) => None,
+                        Ok(Verdict::Answer(reply)) => Some(Decision::By(*plugin, reply)),
                         Err(error) => {
+                            degraded |= error.is_ours();
                             self.note_failure(plugin.name(), &error);
-                            if on_failure(&error, &context.settings) == OnFailure::Defer {
-                                return Decision::Unavailable(plugin.name());
-                            }
+                            (on_failure(&error, &context.settings) == OnFailure::Defer)
+                                .then(|| Decision::Unavailable(plugin.name()))
                         }
                     }
                 }
                 Step::Forward(forward) if forward.is_asked_in(&request.protocol_state) => {
-                    if let Some(decision) = self.forward(forward, request, received, context).await {
-                        return decision;
-                    }
+                    self.forward(forward, request, received, context, &mut degraded).await
                 }
-                Step::Rule(_) | Step::Forward(_) => {}
+                Step::Rule(_) | Step::Forward(_) => None,
+            };
+            if let Some(decision) = decision {
+                return Decided { decision, degraded };
             }
         }
-        Decision::Pass
+        Decided { decision: Decision::Pass, degraded }
     }
 
     async fn forward(
@@ -133,9 +146,11 @@ impl Chain {
         request: &PolicyRequest,
         received: &Request,
         context: &Context,
+        degraded: &mut bool,
     ) -> Option<Decision> {
         let check = forward.check();
-        let answer = forward.ask(received, context.patience(request)).await;
+        let answer = waits::for_others(forward.ask(received, context.patience(request))).await;
+        *degraded |= answer.is_err();
         let result = match answer {
             Ok(None) => "dunno",
             Ok(Some(_)) => "answer",

@@ -107,6 +107,13 @@ pub enum RuleError {
     Unfinished(String),
 }
 
+impl RuleError {
+    /// Whether something of ours failed. Bad data of the client is no failure of ours.
+    pub fn is_ours(&self) -> bool {
+        !matches!(self, RuleError::Client(_) | RuleError::Attribute(_))
+    }
+}
+
 /// Whose settings say what a failure means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {

@@ -11,7 +11,7 @@ use outrider_core::directory::{self, CachedDirectory, DirectorySettings};
 use outrider_core::dns::{DnsSettings, HickoryResolver, Resolver};
 use outrider_core::host_name::full_host_name;
 use outrider_core::network::NetworkList;
-use outrider_core::policy_session::{self, SessionLimits};
+use outrider_core::policy_session::SessionLimits;
 use outrider_core::schema::Database;
 use outrider_core::sql::Db;
 
@@ -167,7 +167,7 @@ impl Daemon for Policyd {
     async fn serve(self: Arc<Self>, connection: Connection, shutdown: Shutdown) {
         let limits = self.session_limits();
         let Connection { stream, peer, .. } = connection;
-        policy_session::serve(stream, peer, &*self, &limits, shutdown.wait()).await;
+        self.converse(stream, peer, &limits, shutdown.wait()).await;
     }
 
     async fn background(self: Arc<Self>, shutdown: Shutdown) {

@@ -35,6 +35,7 @@ pub mod settings;
 pub mod spf;
 pub mod store;
 pub mod verdict;
+mod waits;
 pub mod whitelist_domains;
 
 pub use daemon::Policyd;

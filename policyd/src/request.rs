@@ -83,12 +83,14 @@ pub enum Parsed {
     Ready(Box<PolicyRequest>),
     /// One that no rule may see: nothing to decide upon.
     Pass,
-    /// One with an address that is none.
+    /// One with an address that is none: no rule may see it, log and table do.
     Invalid {
         /// `sender`, `recipient` or `sasl_username`.
         attribute: &'static str,
         /// The value, lower case.
         value: String,
+        /// The request all the same; what is missing is empty.
+        request: Box<PolicyRequest>,
     },
 }
 
@@ -103,24 +105,29 @@ impl PolicyRequest {
         if settings.invalid_address != InvalidAddress::Check
             && let Some((attribute, value)) = first_invalid(request)
         {
-            return Parsed::Invalid { attribute, value };
+            let request = Box::new(PolicyRequest::read(request, settings));
+            return Parsed::Invalid { attribute, value, request };
         }
-        let text = |name| request.last(name).map(String::from_utf8_lossy);
-        let (Some(state), Some(sender), Some(recipient)) =
-            (text("protocol_state"), text("sender"), text("recipient"))
-        else {
+        if ["protocol_state", "sender", "recipient"].iter().any(|name| request.last(name).is_none()) {
             return Parsed::Pass;
-        };
+        }
+        Parsed::Ready(Box::new(PolicyRequest::read(request, settings)))
+    }
+
+    /// The values of a request; those of missing attributes are empty.
+    fn read(request: &Request, settings: &Settings) -> PolicyRequest {
+        let text = |name| request.last(name).map(String::from_utf8_lossy);
         let owned = |name| text(name).unwrap_or_default().into_owned();
         let lower = |name| text(name).unwrap_or_default().to_lowercase();
-        let (sender, recipient) = (unquoted(sender.to_lowercase()), unquoted(recipient.to_lowercase()));
+        let state = owned("protocol_state");
+        let (sender, recipient) = (unquoted(lower("sender")), unquoted(lower("recipient")));
         let sasl_username = unquoted(lower("sasl_username"));
         let client_address = owned("client_address");
         let without_ext =
             |address| address::without_extension(address, &settings.recipient_delimiters).into_owned();
-        Parsed::Ready(Box::new(PolicyRequest {
+        PolicyRequest {
             state: known_state(&state),
-            protocol_state: state.into_owned(),
+            protocol_state: state,
             sender_without_ext: without_ext(&sender),
             sender_domain: domain(&sender),
             recipient_without_ext: without_ext(&recipient),
@@ -143,7 +150,7 @@ impl PolicyRequest {
             recipient,
             sasl_username,
             client_address,
-        }))
+        }
     }
 
     /// Whether the client logged in.
@@ -238,19 +245,24 @@ pub(crate) mod tests {
 
     #[test]
     fn requests_that_no_rule_may_see() {
-        let invalid = |attribute, value: &str| Parsed::Invalid { attribute, value: value.to_owned() };
         let table = [
-            ("", Parsed::Pass),
-            ("sender=\nrecipient=a@example.com", Parsed::Pass),
-            ("protocol_state=RCPT\nrecipient=a@example.com", Parsed::Pass),
-            ("protocol_state=RCPT\nsender=a@example.com", Parsed::Pass),
-            ("protocol_state=RCPT\nsender=NoDomain\nrecipient=a@example.com", invalid("sender", "nodomain")),
-            ("recipient=r\nsender=s\nprotocol_state=RCPT", invalid("recipient", "r")),
-            ("sender=s\nsender=s@example.com\nrecipient=r@example.com", invalid("sender", "s")),
-            ("sender=\nrecipient=\nsasl_username=alice", invalid("sasl_username", "alice")),
+            ("", None),
+            ("sender=\nrecipient=a@example.com", None),
+            ("protocol_state=RCPT\nrecipient=a@example.com", None),
+            ("protocol_state=RCPT\nsender=a@example.com", None),
+            ("protocol_state=RCPT\nsender=NoDomain\nrecipient=a@example.com", Some(("sender", "nodomain"))),
+            ("recipient=r\nsender=s\nprotocol_state=RCPT", Some(("recipient", "r"))),
+            ("sender=s\nsender=s@example.com\nrecipient=r@example.com", Some(("sender", "s"))),
+            ("sender=\nrecipient=\nsasl_username=alice", Some(("sasl_username", "alice"))),
         ];
         for (lines, expected) in table {
-            assert_eq!(PolicyRequest::parse(&wire(lines), &Settings::default()), expected, "{lines}");
+            match PolicyRequest::parse(&wire(lines), &Settings::default()) {
+                Parsed::Pass => assert_eq!(expected, None, "{lines}"),
+                Parsed::Invalid { attribute, value, .. } => {
+                    assert_eq!(expected, Some((attribute, value.as_str())), "{lines}");
+                }
+                other => panic!("{lines}: {other:?}"),
+            }
         }
     }
 

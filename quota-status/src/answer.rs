@@ -260,10 +260,10 @@ fn action(text: &str) -> Action {
 impl PolicyHandler for Checker {
     type Peer = ();
 
-    async fn answer(&self, request: Request, (): &()) -> Action {
+    async fn answer(&self, request: &Request, (): &()) -> Action {
         let begin = Instant::now();
         self.counters.repeated(request.repeated());
-        let (action, outcome) = self.decide(&request).await;
+        let (action, outcome) = self.decide(request).await;
         self.counters.answer(outcome, begin.elapsed());
         action
     }

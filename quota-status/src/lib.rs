@@ -132,7 +132,7 @@ impl policy_session::PolicyHandler for Latest<'_> {
 
     async fn answer(
         &self,
-        request: outrider_core::codec::policy::Request,
+        request: &outrider_core::codec::policy::Request,
         peer: &(),
     ) -> policy_session::Action {
         self.daemon.current().checker.answer(request, peer).await

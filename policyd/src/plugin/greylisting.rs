@@ -19,6 +19,7 @@ use crate::settings::{GreylistingKey, GreylistingSettings};
 use crate::store::greylisting::Setting;
 use crate::store::triplet::{Meeting, Seen, Times, Triplet};
 use crate::verdict::{Reply, Verdict};
+use crate::waits;
 
 /// A known client is written down again only when that moves its end by more than this many seconds: known clients
 /// cost no write each time.
@@ -54,7 +55,12 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     let mut spf_domain = None;
     if (settings.greylisting.bypass_spf || by_organization)
         && !request.sender_domain.eq_ignore_ascii_case(&settings.srs_domain)
-        && context.spf.lists(&request.sender_domain, client, context.dns_patience(request)).await
+        && waits::for_name_servers(context.spf.lists(
+            &request.sender_domain,
+            client,
+            context.dns_patience(request),
+        ))
+        .await
             == Some(true)
     {
         if settings.greylisting.bypass_spf {

@@ -11,6 +11,7 @@ use outrider_core::directory::{AccountSource, DomainScope, SenderRights};
 use crate::context::{Context, RuleError};
 use crate::request::PolicyRequest;
 use crate::verdict::{Reply, Verdict};
+use crate::waits;
 
 /// Domains for which mail is only passed on have their senders elsewhere.
 const HOSTED: DomainScope = DomainScope { backup_mx: false, alias_domains: true };
@@ -40,7 +41,8 @@ async fn may_send_without_login(request: &PolicyRequest, context: &Context) -> R
         return Ok(true);
     }
     let Some(client) = request.client_ip.filter(|_| settings.check_spf) else { return Ok(false) };
-    let listed = context.spf.lists(domain, client, context.dns_patience(request)).await;
+    let listed =
+        waits::for_name_servers(context.spf.lists(domain, client, context.dns_patience(request))).await;
     listed.ok_or_else(|| RuleError::Unfinished(format!("SPF record of {domain}")))
 }
 
@@ -105,5 +107,6 @@ async fn is_member(context: &Context, list: &str, login: &str) -> Result<bool, R
 /// Whether the list manager of the mailing list `list` knows the user.
 async fn is_subscriber(context: &Context, list: &str, login: &str) -> Result<bool, RuleError> {
     let Some(api) = &context.list_api else { return Ok(false) };
-    Ok(context.directory.is_active_maillist(list).await? && api.has_subscriber(list, login).await)
+    Ok(context.directory.is_active_maillist(list).await?
+        && waits::for_others(api.has_subscriber(list, login)).await)
 }

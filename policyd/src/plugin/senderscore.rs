@@ -12,6 +12,7 @@ use outrider_core::dns::{DnsError, Resolver};
 use crate::context::{Context, RuleError, iredapd};
 use crate::request::PolicyRequest;
 use crate::verdict::{Reply, Verdict};
+use crate::waits;
 
 const BEST: i64 = 100;
 
@@ -26,7 +27,9 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
         Some(score) => score,
         None => {
             let start = || Some(find_out(client, context).boxed());
-            let found = context.scores.get(&address, context.dns_patience(request), start).await;
+            let found =
+                waits::for_name_servers(context.scores.get(&address, context.dns_patience(request), start))
+                    .await;
             found.flatten().unwrap_or(BEST)
         }
     };

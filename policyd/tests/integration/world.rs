@@ -6,7 +6,7 @@ use std::time::Duration;
 use outrider_core::clock::TestClock;
 use outrider_core::daemon::{Daemon, Environment, Peer, Shutdown, ShutdownTrigger};
 use outrider_core::metrics::Metrics;
-use outrider_core::policy_session::{self, SessionLimits};
+use outrider_core::policy_session::SessionLimits;
 use outrider_core::schema::Database;
 use outrider_core::settings::Interval;
 use outrider_core::sql::{Db, DbUrl, Engine, Stmt, Value};
@@ -234,11 +234,16 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(daemon: &Arc<Policyd>) -> Client {
+        Client::with_deadline(daemon, Duration::from_secs(60))
+    }
+
+    /// A client whose requests have this long.
+    pub(crate) fn with_deadline(daemon: &Arc<Policyd>, request: Duration) -> Client {
         let (stream, server) = tokio::io::duplex(64 * 1024);
         let daemon = daemon.clone();
         tokio::spawn(async move {
-            let limits = SessionLimits { request: Duration::from_secs(60), ..SessionLimits::default() };
-            policy_session::serve(server, Peer::Unix, &*daemon, &limits, std::future::pending()).await;
+            let limits = SessionLimits { request, ..SessionLimits::default() };
+            daemon.converse(server, Peer::Unix, &limits, std::future::pending()).await;
         });
         Client { stream, read: Vec::new() }
     }
