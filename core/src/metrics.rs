@@ -3,7 +3,7 @@
 //! Names are `outrider_<service>_<thing>_<unit>`; the prefix is added here. Labels have a few fixed values and are
 //! never taken from mail: an address as a label would let any sender fill the memory of the monitoring system.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
@@ -72,6 +72,8 @@ pub struct Metrics {
     degraded: Gauge,
     pools: Family<PoolLabels, Gauge>,
     errors: Family<ErrorLabels, Counter>,
+    /// What the pools themselves said last.
+    counted: Mutex<HashMap<(&'static str, &'static str), u64>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -98,6 +100,7 @@ impl Metrics {
             degraded: Gauge::default(),
             pools: Family::default(),
             errors: Family::default(),
+            counted: Mutex::default(),
             registry: Mutex::new(Registry::default()),
         };
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -248,8 +251,10 @@ impl Metrics {
         }
         for &(class, count) in &figures.errors {
             let counter = self.errors.get_or_create_owned(&ErrorLabels { name, class });
-            // A reload makes new pools that begin at zero; a counter never goes back.
-            counter.inc_by(count.saturating_sub(counter.get()));
+            let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = counted.insert((name, class), count).unwrap_or(0);
+            // A reload makes a new pool that begins at zero; a counter never goes back.
+            counter.inc_by(count.checked_sub(before).unwrap_or(count));
         }
     }
 
@@ -340,6 +345,20 @@ mod process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_of_a_pool_that_a_reload_made_are_counted_too() {
+        let metrics = Metrics::new("quota-status");
+        let database = |count| {
+            let figures = PoolFigures { errors: vec![("timeout", count)], ..PoolFigures::default() };
+            DependencyHealth { name: "database", pool: Some(figures), ..DependencyHealth::default() }
+        };
+        for (count, total) in [(2, 2), (2, 2), (5, 5), (1, 6), (3, 8)] {
+            metrics.dependencies(&[database(count)]);
+            let line = format!("db_errors_total{{name=\"database\",class=\"timeout\"}} {total}\n");
+            assert!(metrics.render().contains(&line), "{line}{}", metrics.render());
+        }
+    }
 
     #[test]
     fn required_names_are_there() {

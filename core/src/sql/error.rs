@@ -1,6 +1,7 @@
 //! What can go wrong between a daemon and its database, from the caller's view.
 
 use crate::net::AuthoritiesError;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A failed database operation. No variant carries a password or a bound value.
@@ -54,7 +55,27 @@ pub enum DbError {
 }
 
 /// The names of [`DbError::class`].
-pub(crate) const CLASSES: [&str; 6] = ["unavailable", "busy", "timeout", "broken", "try_again", "refused"];
+const CLASSES: [&str; 6] = ["unavailable", "busy", "timeout", "broken", "try_again", "refused"];
+
+/// How often a server failed, by [`DbError::class`].
+#[derive(Debug, Default)]
+pub struct FailureCounts([AtomicU64; CLASSES.len()]);
+
+impl FailureCounts {
+    /// Counts a failure; what is an answer is none.
+    pub fn note(&self, error: &DbError) {
+        if let Some(class) = error.class() {
+            self.0[class].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The failures so far, by the names of their classes.
+    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+        std::iter::zip(CLASSES, &self.0)
+            .map(|(class, count)| (class, count.load(Ordering::Relaxed)))
+            .collect()
+    }
+}
 
 /// A database that asks for TLS cannot be used without authorities.
 impl From<AuthoritiesError> for DbError {
@@ -82,7 +103,7 @@ impl DbError {
     }
 
     /// The class of the failure, for metrics; `None` for what is an answer rather than a failure.
-    pub(crate) fn class(&self) -> Option<usize> {
+    fn class(&self) -> Option<usize> {
         Some(match self {
             DbError::Unavailable { .. } => 0,
             DbError::Busy { .. } => 1,

@@ -24,7 +24,7 @@ mod value;
 
 pub(crate) use databases::hide_file;
 pub use databases::{DatabaseSettings, Databases};
-pub use error::DbError;
+pub use error::{DbError, FailureCounts};
 pub use pool::PoolOptions;
 pub use stmt::{Stmt, escape_like};
 pub use transaction::Transaction;

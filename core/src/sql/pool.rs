@@ -6,7 +6,7 @@
 //! the second try of a statement always runs on a fresh one. Between statements a connection is not tested (that would
 //! be a round trip each); only after [`IDLE_TEST`] of rest it is.
 
-use super::error::CLASSES;
+use super::error::FailureCounts;
 use super::{DbError, Done, Row, Value};
 use crate::daemon::PoolFigures;
 use std::borrow::Cow;
@@ -87,7 +87,7 @@ pub(crate) struct Pool<S: Server> {
     generation: AtomicU64,
     up: AtomicBool,
     last_failure: Mutex<Option<(Instant, DbError)>>,
-    errors: [AtomicU64; CLASSES.len()],
+    failures: FailureCounts,
 }
 
 impl<S: Server> Pool<S> {
@@ -101,7 +101,7 @@ impl<S: Server> Pool<S> {
             generation: AtomicU64::new(0),
             up: AtomicBool::new(true),
             last_failure: Mutex::new(None),
-            errors: Default::default(),
+            failures: FailureCounts::default(),
         })
     }
 
@@ -158,9 +158,7 @@ impl<S: Server> Pool<S> {
 
     /// Counts a failure.
     fn noted(&self, error: DbError) -> DbError {
-        if let Some(class) = error.class() {
-            self.errors[class].fetch_add(1, Ordering::Relaxed);
-        }
+        self.failures.note(&error);
         error
     }
 
@@ -175,9 +173,7 @@ impl<S: Server> Pool<S> {
         PoolFigures {
             used: most - self.permits.available_permits().min(most),
             idle: lock(&self.idle).len(),
-            errors: std::iter::zip(CLASSES, &self.errors)
-                .map(|(class, count)| (class, count.load(Ordering::Relaxed)))
-                .collect(),
+            errors: self.failures.figures(),
         }
     }
 

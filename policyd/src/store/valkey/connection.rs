@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use outrider_core::daemon::DependencyHealth;
-use outrider_core::sql::DbError;
+use outrider_core::daemon::{DependencyHealth, PoolFigures};
+use outrider_core::sql::{DbError, FailureCounts};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{
     AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError,
@@ -70,6 +70,8 @@ pub struct Valkey {
     next_number: AtomicU64,
     up: AtomicBool,
     setback: Mutex<Option<Setback>>,
+    connected: AtomicBool,
+    failures: FailureCounts,
 }
 
 impl Valkey {
@@ -108,6 +110,8 @@ impl Valkey {
             next_number: AtomicU64::new(0),
             up: AtomicBool::new(true),
             setback: Mutex::new(None),
+            connected: AtomicBool::new(false),
+            failures: FailureCounts::default(),
         });
         valkey.watch();
         Ok(valkey)
@@ -124,7 +128,12 @@ impl Valkey {
             name: "valkey",
             up: self.up.load(Ordering::Relaxed),
             detail: self.place.clone(),
-            pool: None,
+            pool: Some(PoolFigures {
+                used: 0,
+                // One connection carries all questions.
+                idle: usize::from(self.connected.load(Ordering::Relaxed)),
+                errors: self.failures.figures(),
+            }),
         }
     }
 
@@ -138,13 +147,14 @@ impl Valkey {
     /// If the connection breaks, the script is sent once more on a new one. It may have run already; then a message is
     /// counted twice, which never lets more pass than the limit.
     pub(super) async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, DbError> {
-        self.ask(Question::Script(script)).await.and_then(|value| {
+        let answer = self.ask(Question::Script(script)).await.and_then(|value| {
             // The error of the library would quote the value.
             T::from_redis_value(value).map_err(|_| {
                 self.up.store(false, Ordering::Relaxed);
                 DbError::Refused(format!("the answer of {} makes no sense", self.place))
             })
-        })
+        });
+        answer.inspect_err(|error| self.failures.note(error))
     }
 
     async fn ask(&self, question: Question<'_>) -> Result<redis::Value, DbError> {
@@ -201,6 +211,7 @@ impl Valkey {
             Ok(Ok(connection)) => {
                 let number = self.next_number.fetch_add(1, Ordering::Relaxed);
                 *slot = Some(Lane { number, connection: connection.clone() });
+                self.connected.store(true, Ordering::Relaxed);
                 if lock(&self.setback).take().is_some() {
                     tracing::info!(event = "connected again", server = %self.place);
                 }
@@ -225,6 +236,7 @@ impl Valkey {
         let mut slot = self.slot.lock().await;
         if slot.as_ref().is_some_and(|lane| lane.number == number) {
             *slot = None;
+            self.connected.store(false, Ordering::Relaxed);
         }
     }
 
