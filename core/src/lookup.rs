@@ -17,14 +17,19 @@ pub const EVERYBODY: &str = "@.";
 pub const EVERY_CLIENT: &str = "@ip";
 
 /// All keys that cover an address, most telling first: for `user@a.b.c` they are `user@a.b.c`, `@a.b.c`, `@.`,
-/// `@.a.b.c`, `@.b.c`, `@.c`. An empty or [invalid](address::is_valid_iredapd) address is covered by `@.` only.
+/// `@.a.b.c`, `@.b.c`, `@.c`, each once. An empty or [invalid](address::is_valid_iredapd) address is covered by `@.` only.
 ///
 /// The address is taken as it is: lower-case it first.
 pub fn policy_keys(address: &str) -> Vec<String> {
     let parts = address::split_first(address).filter(|_| address::is_valid_iredapd(address));
     let Some((_, domain)) = parts else { return vec![EVERYBODY.to_owned()] };
     let mut keys = vec![address.to_owned(), format!("@{domain}"), EVERYBODY.to_owned()];
-    keys.extend(domain_suffixes(domain).map(|suffix| format!("@{suffix}")));
+    for key in domain_suffixes(domain).map(|suffix| format!("@{suffix}")) {
+        // A domain with a dot at its end has a last suffix that is everybody's key.
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
     keys
 }
 
@@ -178,9 +183,10 @@ mod tests {
 
     #[test]
     fn keys_of_an_address() {
-        let table: [(&str, &[&str]); 5] = [
+        let table: [(&str, &[&str]); 6] = [
             ("user@a.b.com", &["user@a.b.com", "@a.b.com", "@.", "@.a.b.com", "@.b.com", "@.com"]),
             ("user@b.com", &["user@b.com", "@b.com", "@.", "@.b.com", "@.com"]),
+            ("user@b.com.", &["user@b.com.", "@b.com.", "@.", "@.b.com.", "@.com."]),
             ("", &["@."]),
             ("nodomain", &["@."]),
             ("root@localhost", &["@."]),
