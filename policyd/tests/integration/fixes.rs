@@ -97,6 +97,13 @@ async fn passed_triplets_are_marked(world: &World) {
 async fn networks_of_wblists(world: &World) {
     let daemon = world.daemon(&["amavisd_wblist"]).await;
     for (network, client) in [
+        ("203.0.113.0/24", "203.0.113.10"),
+        ("203.0.113.10/32", "203.0.113.10"),
+        ("203.0.113.0/255.255.255.0", "203.0.113.10"),
+        ("203.0.113.0/0.0.0.255", "203.0.113.10"),
+        ("203.0.0.0/08", "203.0.113.10"),
+        ("203.0.0.0/16", "203.0.113.10"),
+        ("128.0.0.0/128.0.0.0", "203.0.113.10"),
         ("202.0.0.0/7", "203.0.113.10"),
         ("0.0.0.0/0", "203.0.113.10"),
         ("2001:db8::/32", "2001:db8::7"),
@@ -108,6 +115,14 @@ async fn networks_of_wblists(world: &World) {
         world.script(&world.amavisd, "INSERT INTO wblist (rid, sid, wb) VALUES (101, 1, 'B')").await;
         let answer = ask(&daemon, &arrival("friend@sender.test", "alice@example.com", client)).await;
         assert_eq!(answer, "REJECT Blacklisted", "{network}");
+        for stranger in ["20.0.113.10", "2001:db9::7"] {
+            let answer = ask(&daemon, &arrival("friend@sender.test", "alice@example.com", stranger)).await;
+            assert_eq!(
+                answer == "DUNNO",
+                network != "0.0.0.0/0" || stranger.contains(':'),
+                "{network} {stranger}"
+            );
+        }
     }
 }
 
