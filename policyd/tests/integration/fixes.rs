@@ -194,6 +194,9 @@ async fn lists_under_alias_domains(world: &World) {
         "INSERT INTO forwardings (address, forwarding, is_list) VALUES ('mem@example.com', 'alice@example.com', 1)",
         "INSERT INTO maillists (address, accesspolicy, domain, mlid) VALUES ('ml@example.com', 'domain', 'example.com', 'x')",
         "INSERT INTO moderators (address, moderator) VALUES ('ml@example.com', 'boss@sender.test')",
+        "INSERT INTO moderators (address, moderator) VALUES ('ml@example.com', '*@friends.test')",
+        "INSERT INTO moderators (address, moderator) VALUES ('ml@one.test', 'aunt@family.test')",
+        "INSERT INTO moderators (address, moderator) VALUES ('ml@one.test', '*@kin.test')",
     ] {
         world.script(&world.vmail, sql).await;
     }
@@ -203,6 +206,12 @@ async fn lists_under_alias_domains(world: &World) {
         ("bob@two.test", "mem@one.test", "REJECT Not authorized"),
         ("boss@sender.test", "ml@one.test", "DUNNO"),
         ("x@sender.test", "ml@one.test", "REJECT Not authorized"),
+        ("x@friends.test", "ml@example.com", "DUNNO"),
+        ("x@friends.test", "ml@one.test", "DUNNO"),
+        ("x@sub.friends.test", "ml@one.test", "REJECT Not authorized"),
+        ("aunt@family.test", "ml@one.test", "DUNNO"),
+        ("x@kin.test", "ml@one.test", "DUNNO"),
+        ("aunt@family.test", "ml@example.com", "REJECT Not authorized"),
     ] {
         let answer = ask(&daemon, &arrival(sender, recipient, "203.0.113.10")).await;
         assert_eq!(answer, expected, "{sender} -> {recipient}");
