@@ -183,6 +183,18 @@ pub(crate) fn capitals_of_other_programs_are_no_obstacle(ground: &Ground) {
     ground.script("DELETE FROM greylisting_whitelist_domains");
 }
 
+/// A network that is half of the world is not whitelisted, and not passed over in silence.
+pub(crate) fn networks_too_wide_are_counted(ground: &Ground) {
+    ground.dns.txt("wide.test", "v=spf1 ip4:0.0.0.0/1 ip4:128.0.0.0/1 ip4:198.51.100.50 -all");
+    let told = ground.json("greylist refresh-spf wide.test");
+    assert_eq!((&told[0]["addresses"], &told[0]["too_wide"]), (&json!(1), &json!(2)), "{told}");
+    let called = ground.call("greylist refresh-spf wide.test");
+    assert_eq!(called.code, 0, "{called:?}");
+    let line = "wide.test: 2 networks wider than /8 were left out";
+    assert!(called.text.lines().any(|text| text == line), "{called:?}");
+    ground.script("DELETE FROM greylisting_whitelist_domain_spf");
+}
+
 pub(crate) fn a_silent_name_server_changes_nothing(ground: &Ground) {
     empty_domains(ground);
     ground.script("INSERT INTO greylisting_whitelist_domains (domain) VALUES ('one.test')");
