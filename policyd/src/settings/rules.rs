@@ -152,7 +152,7 @@ outrider_core::settings! {
 outrider_core::settings! {
     /// The reputation of client addresses at senderscore.org.
     pub struct SenderscoreSettings {
-        /// Clients with this score or less are refused; scores are 0 to 100.
+        /// Clients with this score or less are refused; scores are 0 to 100, and -1 refuses nobody.
         pub reject_score: i64 = 30,
         /// How long a score is kept in the database.
         pub keep: Interval = Interval::seconds(2 * DAY),
@@ -300,8 +300,8 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
         let reason = "a new sender would be forgotten before it may come again";
         findings.error("greylisting.block", reason, "make it shorter than greylisting.unpassed_lifetime");
     }
-    if !(0..=100).contains(&settings.senderscore.reject_score) {
-        findings.error("senderscore.reject_score", "must be between 0 and 100", "the default is 30");
+    if !(-1..=100).contains(&settings.senderscore.reject_score) {
+        findings.error("senderscore.reject_score", "must be between -1 and 100", "the default is 30");
     }
     if settings.spf.entries == 0 || settings.session_log.queue == 0 {
         let key = if settings.spf.entries == 0 { "spf.entries" } else { "session_log.queue" };
