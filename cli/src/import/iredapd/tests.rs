@@ -106,6 +106,16 @@ fn a_server_with_postgresql_in_a_jail() {
 }
 
 #[test]
+fn a_list_service_behind_tls() {
+    let (ours, notes) = imported(
+        "mlmmjadmin_api_endpoint = 'https://lists.example.com/api'\nmlmmjadmin_api_auth_token = 'Kanarienvogel-7'\n",
+    );
+    let login = &ours.reject_sender_login_mismatch;
+    assert_eq!(login.list_api.as_deref(), Some("https://lists.example.com/api"), "{notes}");
+    assert!(login.list_api_token.is_some() && !notes.contains("mlmmjadmin"), "{notes}");
+}
+
+#[test]
 fn a_server_with_ldap() {
     let (ours, notes) = imported(LDAP);
     assert_eq!(ours.accounts, AccountSource::Ldap);
