@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use outrider_core::network;
@@ -63,8 +64,10 @@ impl WblistStore {
     /// The tables in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> WblistStore {
         let decisions = Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration());
-        // One for each first octet, and one for IPv6.
-        let networks = Cache::new(257, cache.lifetime.duration(), cache.stale.duration());
+        // One for each first octet, and one for IPv6. What is decided by them is remembered on top, and a change in the tables
+        // has to be noticed in time all the same; a second spares many clients the question.
+        let lifetime = cache.lifetime.duration().min(Duration::from_secs(1));
+        let networks = Cache::new(257, lifetime, cache.stale.duration());
         WblistStore { db, decisions, networks }
     }
 
