@@ -7,6 +7,37 @@
 
 use std::borrow::Cow;
 
+/// What is taken for an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// What iRedAPD takes for one, see [`is_valid_iredapd`]. It is divided at its first `@`.
+    #[default]
+    Iredapd,
+    /// Anything before the last `@` and a domain name behind it: every mailbox of RFC 5321 but those at an IP address.
+    /// Postfix writes local parts without their quotation marks, so these may hold whatever can be quoted.
+    Rfc5321,
+}
+
+impl Reading {
+    /// Local part and domain; `None` if the text is no address.
+    pub fn split(self, address: &str) -> Option<(&str, &str)> {
+        match self {
+            Reading::Iredapd => split_first(address).filter(|_| is_valid_iredapd(address)),
+            Reading::Rfc5321 => {
+                split(address).filter(|(local, domain)| !local.is_empty() && is_domain_name(domain))
+            }
+        }
+    }
+}
+
+/// Labels of letters, digits, hyphens and underscores, with or without the dot of the root; as long as RFC 5321 section
+/// 4.5.3.1.2 allows.
+fn is_domain_name(text: &str) -> bool {
+    let labels = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| !label.is_empty() && label.chars().all(|c| is_word(c) || c == '-');
+    text.len() <= 255 && labels.split('.').all(is_label)
+}
+
 /// Splits an address at its **last** `@` into local part and domain (RFC 5321: a domain holds no `@`, a quoted
 /// local part may). `None` without an `@`.
 pub fn split(address: &str) -> Option<(&str, &str)> {
@@ -27,13 +58,12 @@ pub fn domain_of(address: &str) -> Option<&str> {
 /// The address without its extension: `user+box@example.com` becomes `user@example.com`.
 ///
 /// Each delimiter is tried in turn; the first one that occurs in the local part decides, and the local part is
-/// cut at its first occurrence. An address that is not [valid](is_valid_iredapd) stays as it is, and so does one of
-/// which the cut would leave no local part: `@example.com` would name the whole domain in a list.
-pub fn without_extension<'a>(address: &'a str, delimiters: &[String]) -> Cow<'a, str> {
-    if !is_valid_iredapd(address) {
-        return Cow::Borrowed(address);
-    }
-    let Some((local, domain)) = split_first(address) else { return Cow::Borrowed(address) };
+/// cut at its first occurrence. A text that is no address stays as it is, and so does one with a quotation mark at its
+/// beginning, which the cut would leave without the other one, and one of which the cut would leave no local part:
+/// `@example.com` would name the whole domain in a list.
+pub fn without_extension<'a>(address: &'a str, delimiters: &[String], reading: Reading) -> Cow<'a, str> {
+    let parts = reading.split(address).filter(|(local, _)| !local.starts_with('"'));
+    let Some((local, domain)) = parts else { return Cow::Borrowed(address) };
     for delimiter in delimiters.iter().filter(|delimiter| !delimiter.is_empty()) {
         if let Some(end) = local.find(delimiter.as_str()) {
             if end == 0 {
@@ -107,11 +137,52 @@ mod tests {
             ("user+box", &plus, "user+box"),
             ("-box@example.com", &two, "-box@example.com"),
             ("", &plus, ""),
+            ("o'brien+box@example.com", &plus, "o'brien+box@example.com"),
         ] {
-            assert_eq!(without_extension(address, delimiters), expected, "{address}");
+            assert_eq!(without_extension(address, delimiters, Reading::Iredapd), expected, "{address}");
         }
-        assert_eq!(without_extension("user+box@example.com", &[]), "user+box@example.com");
-        assert_eq!(without_extension("user+box@example.com", &[String::new()]), "user+box@example.com");
+        for delimiters in [&[][..], &[String::new()]] {
+            let uncut = without_extension("user+box@example.com", delimiters, Reading::Iredapd);
+            assert_eq!(uncut, "user+box@example.com");
+        }
+    }
+
+    #[test]
+    fn extensions_of_every_address() {
+        let two = vec!["-".to_owned(), "+".to_owned()];
+        for (address, expected) in [
+            ("o'brien+box@example.com", "o'brien@example.com"),
+            ("o'brien@example.com", "o'brien@example.com"),
+            ("user+box@localhost", "user@localhost"),
+            ("us+er@b.co@example.com", "us@example.com"),
+            ("\"o'brien +box\"@example.com", "\"o'brien +box\"@example.com"),
+            ("+box@example.com", "+box@example.com"),
+            ("user+box", "user+box"),
+            ("", ""),
+        ] {
+            assert_eq!(without_extension(address, &two, Reading::Rfc5321), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_divided_where() {
+        for (address, iredapd, rfc5321) in [
+            ("user@example.com", Some(("user", "example.com")), Some(("user", "example.com"))),
+            ("o'brien@sender.test", None, Some(("o'brien", "sender.test"))),
+            ("root@localhost", None, Some(("root", "localhost"))),
+            ("a@b.co@c.test", Some(("a", "b.co@c.test")), Some(("a@b.co", "c.test"))),
+            ("a b@c.test.", None, Some(("a b", "c.test."))),
+            ("a@[192.0.2.1]", None, None),
+            ("a@b..test", Some(("a", "b..test")), None),
+            ("a@.", None, None),
+            ("a@*", None, None),
+            ("@c.test", None, None),
+            ("", None, None),
+        ] {
+            let read = [Reading::Iredapd, Reading::Rfc5321].map(|reading| reading.split(address));
+            assert_eq!(read, [iredapd, rfc5321], "{address}");
+        }
+        assert_eq!(Reading::Rfc5321.split(&format!("a@{}.test", "b".repeat(300))), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::address;
+use crate::address::{self, Reading};
 use crate::network;
 
 /// The key that stands for everybody.
@@ -17,14 +17,18 @@ pub const EVERYBODY: &str = "@.";
 pub const EVERY_CLIENT: &str = "@ip";
 
 /// All keys that cover an address, most telling first: for `user@a.b.c` they are `user@a.b.c`, `@a.b.c`, `@.`,
-/// `@.a.b.c`, `@.b.c`, `@.c`. An empty or [invalid](address::is_valid_iredapd) address is covered by `@.` only.
+/// `@.a.b.c`, `@.b.c`, `@.c`, each once. An empty text, and one that is no address in this reading, is covered by `@.` only.
 ///
 /// The address is taken as it is: lower-case it first.
-pub fn policy_keys(address: &str) -> Vec<String> {
-    let parts = address::split_first(address).filter(|_| address::is_valid_iredapd(address));
-    let Some((_, domain)) = parts else { return vec![EVERYBODY.to_owned()] };
+pub fn policy_keys(address: &str, reading: Reading) -> Vec<String> {
+    let Some((_, domain)) = reading.split(address) else { return vec![EVERYBODY.to_owned()] };
     let mut keys = vec![address.to_owned(), format!("@{domain}"), EVERYBODY.to_owned()];
-    keys.extend(domain_suffixes(domain).map(|suffix| format!("@{suffix}")));
+    for key in domain_suffixes(domain).map(|suffix| format!("@{suffix}")) {
+        // A domain with a dot at its end has a last suffix that is everybody's key.
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
     keys
 }
 
@@ -178,22 +182,39 @@ mod tests {
 
     #[test]
     fn keys_of_an_address() {
-        let table: [(&str, &[&str]); 5] = [
+        let table: [(&str, &[&str]); 6] = [
             ("user@a.b.com", &["user@a.b.com", "@a.b.com", "@.", "@.a.b.com", "@.b.com", "@.com"]),
             ("user@b.com", &["user@b.com", "@b.com", "@.", "@.b.com", "@.com"]),
+            ("user@b.com.", &["user@b.com.", "@b.com.", "@.", "@.b.com.", "@.com."]),
             ("", &["@."]),
             ("nodomain", &["@."]),
             ("root@localhost", &["@."]),
         ];
         for (address, expected) in table {
-            assert_eq!(policy_keys(address), expected, "{address}");
+            assert_eq!(policy_keys(address, Reading::Iredapd), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn keys_of_every_address() {
+        let table: [(&str, &[&str]); 5] = [
+            ("o'brien@a.test", &["o'brien@a.test", "@a.test", "@.", "@.a.test", "@.test"]),
+            ("root@localhost", &["root@localhost", "@localhost", "@.", "@.localhost"]),
+            ("\"x@b.co\"@a.test", &["\"x@b.co\"@a.test", "@a.test", "@.", "@.a.test", "@.test"]),
+            ("nodomain", &["@."]),
+            ("", &["@."]),
+        ];
+        for (address, expected) in table {
+            assert_eq!(policy_keys(address, Reading::Rfc5321), expected, "{address}");
         }
     }
 
     #[test]
     fn keys_stay_few_however_many_dots() {
         let address = format!("user@a{}com", ".".repeat(5000));
-        assert!(policy_keys(&address).len() < 140);
+        for reading in [Reading::Iredapd, Reading::Rfc5321] {
+            assert!(policy_keys(&address, reading).len() < 140);
+        }
     }
 
     #[test]

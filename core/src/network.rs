@@ -17,8 +17,9 @@ use crate::lookup;
 #[error("not an IP address: {0:?}")]
 pub struct InvalidAddress(pub String);
 
-/// Parses a network the strict way: `address/prefix`, `a.b.c.d/netmask`, or a bare address (the network of that one
-/// address). `None` if host bits are set or the text is anything else.
+/// Parses a network the strict way: `address/prefix` (zeros may lead the number), `a.b.c.d/netmask` or
+/// `a.b.c.d/hostmask`, or a bare address (the network of that one address). `None` if host bits are set or the text is
+/// anything else. These are the spellings that Python's `ip_network` takes, by which iRedAPD reads lists.
 pub fn parse_strict(text: &str) -> Option<IpNet> {
     let Some((address, mask)) = text.split_once('/') else {
         return IpAddr::from_str(text).ok().map(IpNet::from);
@@ -32,14 +33,17 @@ pub fn parse_strict(text: &str) -> Option<IpNet> {
 
 fn prefix_v4(mask: &str) -> Option<u8> {
     if let Ok(mask) = Ipv4Addr::from_str(mask) {
+        // 0.0.0.0 and 255.255.255.255 are taken for netmasks.
+        let is_netmask = |bits: u32| bits.leading_ones() + bits.trailing_zeros() >= 32;
         let bits = u32::from(mask);
-        return (bits.leading_ones() + bits.trailing_zeros() == 32).then(|| bits.leading_ones() as u8);
+        let netmask = [bits, !bits].into_iter().find(|&bits| is_netmask(bits));
+        return netmask.map(|bits| bits.leading_ones() as u8);
     }
     digits(mask)
 }
 
 fn digits(text: &str) -> Option<u8> {
-    (text.len() <= 3 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// A list of addresses, wildcard addresses and networks.
@@ -144,6 +148,19 @@ mod tests {
             ("192.0.2.0/33", false),
             ("192.0.2.0/+24", false),
             ("192.0.2.0/255.0.255.0", false),
+            ("203.0.0.0/08", true),
+            ("203.0.113.0/0000024", true),
+            ("2001:db8::/032", true),
+            ("203.0.113.0/0.0.0.255", true),
+            ("203.0.113.0/0.255.0.255", false),
+            ("203.0.113.1/0.0.0.255", false),
+            ("192.0.2.0/0.0.0.0", false),
+            ("0.0.0.0/0.0.0.0", true),
+            ("128.0.0.0/127.255.255.255", true),
+            ("203.000.113.0/24", false),
+            ("203.0.113.0/0255.255.255.0", false),
+            ("2001:db8::/ffff:ffff::", false),
+            ("192.0.2.0/256", false),
             ("192.0.2/24", false),
             ("2001:db8::1/32", false),
             ("/24", false),
@@ -151,6 +168,23 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(parse_strict(text).is_some(), ok, "{text}");
+        }
+    }
+
+    #[test]
+    fn masks_are_lengths() {
+        for (text, expected) in [
+            ("192.0.2.0/255.255.255.0", "192.0.2.0/24"),
+            ("192.0.2.0/0.0.0.255", "192.0.2.0/24"),
+            ("192.0.2.7/255.255.255.255", "192.0.2.7/32"),
+            ("0.0.0.0/0.0.0.0", "0.0.0.0/0"),
+            ("203.0.0.0/08", "203.0.0.0/8"),
+        ] {
+            assert_eq!(
+                parse_strict(text).map(|network| network.to_string()).as_deref(),
+                Some(expected),
+                "{text}"
+            );
         }
     }
 

@@ -76,11 +76,6 @@ impl Administration {
         self.snapshot.context.now()
     }
 
-    /// What separates an address extension from the user's name.
-    pub fn recipient_delimiters(&self) -> &[String] {
-        &self.snapshot.context.settings.recipient_delimiters
-    }
-
     /// Removes all rows that have had their time, as the daemon does on its schedule.
     pub async fn clean_up(&self) -> Vec<Swept> {
         cleanup::sweep(&self.snapshot.context).await

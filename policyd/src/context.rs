@@ -7,12 +7,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrider_core::address;
 use outrider_core::clock::SharedClock;
 use outrider_core::directory::{Directory, DirectoryError, DomainScope};
 use outrider_core::dns::Resolver;
 use outrider_core::network::{InvalidAddress, NetworkList};
 use outrider_core::sql::DbError;
+use outrider_core::{address, lookup};
 
 use crate::background::Lookups;
 use crate::list_api::ListApi;
@@ -163,6 +163,11 @@ impl Context {
             return Ok(true);
         }
         self.mynetworks.contains(client, self.settings.all_wildcard_addresses)
+    }
+
+    /// The keys that cover an address, for [`Settings::reading`].
+    pub fn policy_keys(&self, address: &str) -> Vec<String> {
+        lookup::policy_keys(address, self.settings.reading())
     }
 
     /// Whether a domain is the host itself or hosted here.

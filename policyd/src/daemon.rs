@@ -72,6 +72,8 @@ impl Snapshot {
         let resolver: Arc<dyn Resolver> = Arc::new(resolver(&settings.dns)?);
         let valkey = ValkeyStores::from_settings(&settings.counters, &settings.cache, clock.clone())
             .map_err(|error| StartError::Settings(error.to_string()))?;
+        let list_api = ListApi::from_settings(&settings.reject_sender_login_mismatch)
+            .map_err(|error| StartError::Settings(error.to_string()))?;
         let cache = DirectorySettings {
             cache_life: settings.cache.lifetime,
             cache_size: settings.cache.entries,
@@ -90,7 +92,7 @@ impl Snapshot {
             scores: Lookups::new(settings.spf.entries, settings.spf.lifetime.duration(), Option::is_some),
             resolver,
             new_contacts: Arc::new(NetworkRate::new(settings.greylisting.new_contacts_per_minute)),
-            list_api: ListApi::from_settings(&settings.reject_sender_login_mismatch),
+            list_api,
             notifier: Notifier::start(&settings.notification),
             clock,
             settings: settings.clone(),

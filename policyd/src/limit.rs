@@ -6,6 +6,7 @@
 
 use outrider_core::lookup::{self, EVERY_CLIENT, Form};
 
+use crate::settings::Settings;
 use crate::store::throttle::{Amount, Limits, Tracked};
 use crate::verdict::Reply;
 
@@ -54,14 +55,14 @@ impl Limit {
 
 /// The keys under which limits for a user and a client may be set. `real` is the user under the domain that its own is
 /// an alias of.
-pub(crate) fn account_keys(user: &str, real: Option<&str>, client: &str, all_wildcards: bool) -> Vec<String> {
+pub(crate) fn account_keys(user: &str, real: Option<&str>, client: &str, settings: &Settings) -> Vec<String> {
     let mut keys = vec![client.to_owned(), EVERY_CLIENT.to_owned()];
-    keys.extend(lookup::wildcard_ipv4(client, all_wildcards));
+    keys.extend(lookup::wildcard_ipv4(client, settings.all_wildcard_addresses));
     // Without a user there is no key for everybody either.
     if !user.is_empty() {
-        keys.extend(lookup::policy_keys(user));
+        keys.extend(lookup::policy_keys(user, settings.reading()));
         if let Some(real) = real {
-            let real_keys = lookup::policy_keys(real);
+            let real_keys = lookup::policy_keys(real, settings.reading());
             keys.extend(real_keys.into_iter().filter(|key| key != lookup::EVERYBODY));
         }
     }

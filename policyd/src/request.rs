@@ -123,14 +123,12 @@ impl PolicyRequest {
         let (sender, recipient) = (unquoted(lower("sender")), unquoted(lower("recipient")));
         let sasl_username = unquoted(lower("sasl_username"));
         let client_address = owned("client_address");
-        let without_ext =
-            |address| address::without_extension(address, &settings.recipient_delimiters).into_owned();
         PolicyRequest {
             state: known_state(&state),
             protocol_state: state,
-            sender_without_ext: without_ext(&sender),
+            sender_without_ext: settings.without_extension(&sender),
             sender_domain: domain(&sender),
-            recipient_without_ext: without_ext(&recipient),
+            recipient_without_ext: settings.without_extension(&recipient),
             recipient_domain: domain(&recipient),
             sasl_domain: domain(&sasl_username),
             client_ip: IpAddr::from_str(&client_address).ok().map(network::unmapped),
@@ -269,10 +267,13 @@ pub(crate) mod tests {
     #[test]
     fn invalid_addresses_may_be_checked_all_the_same() {
         let settings = Settings { invalid_address: InvalidAddress::Check, ..Settings::default() };
-        let parsed =
-            PolicyRequest::parse(&wire("protocol_state=RCPT\nsender=o'b@x.example\nrecipient=r"), &settings);
+        let parsed = PolicyRequest::parse(
+            &wire("protocol_state=RCPT\nsender=o'b+c@x.example\nrecipient=r"),
+            &settings,
+        );
         let Parsed::Ready(request) = parsed else { panic!("{parsed:?}") };
         assert_eq!((request.sender_domain.as_str(), request.recipient_domain.as_str()), ("x.example", "r"));
+        assert_eq!(request.sender_without_ext, "o'b@x.example");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod rules;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use outrider_core::address::{self, Reading};
 use outrider_core::directory::{AccountSource, LdapSettings};
 use outrider_core::dns::DnsSettings;
 use outrider_core::network::NetworkList;
@@ -50,7 +51,7 @@ pub enum InvalidAddress {
     Pass,
     /// Mail is refused, as with iRedAPD 6.2.
     Reject,
-    /// The rules are asked all the same.
+    /// The rules are asked all the same, and lists and limits of its domain hold.
     Check,
 }
 
@@ -103,7 +104,8 @@ outrider_core::settings! {
         /// Whether "*" may stand in place of any octets of an IPv4 address in lists and settings, not only of
         /// the last or the third one.
         pub all_wildcard_addresses: bool = false,
-        /// What happens to mail with an address that iRedAPD takes for invalid: "pass", "reject" or "check".
+        /// What happens to mail with an address that iRedAPD takes for invalid, such as o'brien@example.com: "pass" without
+        /// asking a rule, "reject", or "check" as any other.
         pub invalid_address: InvalidAddress = InvalidAddress::Pass,
         /// The name of this host, which counts as a local domain. The full name of the host if not set.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,6 +173,19 @@ impl Settings {
     /// The part of a request's deadline in which other servers may be waited for.
     pub(crate) fn outside_budget(&self) -> Duration {
         self.limits.request_timeout.duration() * 4 / 5
+    }
+
+    /// What the rules take for an address.
+    pub fn reading(&self) -> Reading {
+        match self.invalid_address {
+            InvalidAddress::Check => Reading::Rfc5321,
+            InvalidAddress::Pass | InvalidAddress::Reject => Reading::Iredapd,
+        }
+    }
+
+    /// The address without its extension.
+    pub fn without_extension(&self, address: &str) -> String {
+        address::without_extension(address, &self.recipient_delimiters, self.reading()).into_owned()
     }
 }
 

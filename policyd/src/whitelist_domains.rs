@@ -15,7 +15,7 @@ use crate::admin::tracking;
 use crate::context::Context;
 
 /// A network wider than this names no provider's servers but half of the world.
-const WIDEST: u8 = 8;
+pub const WIDEST: u8 = 8;
 
 /// What became of one domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Refreshed {
     pub domain: String,
     /// Addresses and networks its records name now.
     pub addresses: usize,
+    /// Networks its records name that are left out because they are too wide.
+    pub too_wide: usize,
     /// Whether a bound was reached, so that there are more.
     pub cut: bool,
     /// What was done about it.
@@ -73,6 +75,7 @@ pub(crate) async fn refresh(
         let mut refreshed = Refreshed {
             domain: domain.clone(),
             addresses: addresses.len(),
+            too_wide: servers.networks.len() - addresses.len(),
             cut: servers.cut,
             outcome: Outcome::NameServerFailed,
         };
@@ -122,6 +125,10 @@ pub(crate) async fn once(context: &Context, rules: &Rules, iredapd: &Db) {
 
 fn report(refreshed: &Refreshed) {
     let domain = refreshed.domain.as_str();
+    if refreshed.too_wide > 0 {
+        let (networks, reason) = (refreshed.too_wide, "wider than /8, they are left out");
+        tracing::warn!(event = "whitelist domains", domain, networks, reason);
+    }
     match &refreshed.outcome {
         Outcome::Replaced(edited) if !edited.added.is_empty() || !edited.removed.is_empty() => {
             let (added, removed) = (edited.added.len(), edited.removed.len());

@@ -126,6 +126,9 @@ fn plain(source: &Source, draft: &mut Draft) {
                 false => draft.note(format!("line {}, {remark}; not taken over", assigned.line)),
             }
         }
+        for note in translation.notes {
+            draft.note(format!("line {}, {note}", assigned.line));
+        }
         if name != "hostname" {
             for (key, value) in flat(translation.settings) {
                 draft.set(&key, value, &source.origin(name));

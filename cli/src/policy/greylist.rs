@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use outrider_core::address;
 use outrider_core::directory::write::AccountKey;
 use outrider_core::lookup::Form;
 use outrider_core::network;
+use outrider_policyd::Settings;
 use outrider_policyd::admin::tracking::{Answer, Tracked, Whose};
 use outrider_policyd::settings::GreylistingKey;
 use serde::Serialize;
@@ -239,7 +239,7 @@ pub(crate) async fn delete(desk: Desk, pair: &Pair) -> Outcome {
     Ok(if was_there { 0 } else { exit::NEGATIVE })
 }
 
-fn whose(typed: &str, delimiters: &[String]) -> Result<Whose, Failure> {
+fn whose(typed: &str, settings: &Settings) -> Result<Whose, Failure> {
     let text = typed.trim().to_lowercase();
     if let Ok(client) = text.parse::<IpAddr>() {
         return Ok(Whose::Client(client));
@@ -259,7 +259,7 @@ fn whose(typed: &str, delimiters: &[String]) -> Result<Whose, Failure> {
     }
     // Any text with an @ may stand in the table, also what no list could hold.
     if text.contains('@') && !text.starts_with('@') {
-        return Ok(Whose::Address(address::without_extension(&text, delimiters).into_owned()));
+        return Ok(Whose::Address(settings.without_extension(&text)));
     }
     let text = format!(
         "\"{}\" is neither a client (address, network, name:domain, spf:domain) nor user@domain nor @domain",
@@ -307,7 +307,7 @@ impl Told {
 }
 
 async fn tracking(desk: Desk, typed: &str, limit: u32) -> Outcome {
-    let whose = whose(typed, desk.admin.recipient_delimiters())?;
+    let whose = whose(typed, &desk.settings)?;
     desk.say_where_counters();
     let now = desk.admin.now();
     let answer = desk.admin.tracked(&whose, limit).await?;
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn whose_contacts() {
-        let plus = ["+".to_owned()];
+        let settings = Settings::default();
         let address = |text: &str| Some(Whose::Address(text.to_owned()));
         for (typed, expected) in [
             ("192.0.2.7", Some(Whose::Client([192, 0, 2, 7].into()))),
@@ -387,7 +387,7 @@ mod tests {
             ("example.com", None),
             ("@", None),
         ] {
-            assert_eq!(whose(typed, &plus).ok(), expected, "{typed}");
+            assert_eq!(whose(typed, &settings).ok(), expected, "{typed}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use outrider_core::address;
+use outrider_core::address::Reading;
 use outrider_core::directory::write::AccountKey;
 use outrider_core::lookup::Form;
 use outrider_policyd::Settings;
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 
 /// Explains the limits.
 pub(super) async fn show(desk: Desk, arguments: &Arguments) -> Outcome {
-    let subject = subject(arguments, desk.admin.recipient_delimiters())?;
+    let subject = subject(arguments, &desk.settings)?;
     desk.say_where_both();
     let mut explanations = Vec::new();
     for kind in kinds(arguments.kind) {
@@ -48,15 +48,21 @@ pub(super) async fn show(desk: Desk, arguments: &Arguments) -> Outcome {
     Ok(0)
 }
 
-fn subject(arguments: &Arguments, delimiters: &[String]) -> Result<Subject, Failure> {
+fn subject(arguments: &Arguments, settings: &Settings) -> Result<Subject, Failure> {
     let client = |ip: IpAddr| ip.to_string();
-    let key = AccountKey::parse(&arguments.address);
+    let typed = arguments.address.trim().to_lowercase();
+    let key = AccountKey::parse(&typed);
+    let may_be_limited = settings.reading() == Reading::Rfc5321 && Reading::Rfc5321.split(&typed).is_some();
     match key.as_ref().map(|key| (key.as_str(), key.form())) {
         Some((ip, Form::Ip)) if arguments.client.is_none() => {
             Ok(Subject { user: String::new(), client: ip.to_owned() })
         }
         Some((user, Form::Address)) => Ok(Subject {
-            user: address::without_extension(user, delimiters).into_owned(),
+            user: settings.without_extension(user),
+            client: arguments.client.map(client).unwrap_or_default(),
+        }),
+        None if may_be_limited => Ok(Subject {
+            user: settings.without_extension(&typed),
             client: arguments.client.map(client).unwrap_or_default(),
         }),
         _ => {
@@ -198,21 +204,28 @@ fn exemptions(settings: &Settings) -> String {
 
 #[cfg(test)]
 mod tests {
+    use outrider_policyd::settings::InvalidAddress;
+
     use super::*;
 
     #[test]
     fn who_is_meant() {
-        let plus = ["+".to_owned()];
-        let of = |address: &str, client: Option<&str>| {
+        let mut settings = Settings::default();
+        let given = |settings: &Settings, address: &str, client: Option<&str>| {
             let client = client.map(|ip| ip.parse().unwrap());
             let arguments = Arguments { client, kind: None, address: address.to_owned() };
-            subject(&arguments, &plus).ok().map(|subject| (subject.user, subject.client))
+            subject(&arguments, settings).ok().map(|subject| (subject.user, subject.client))
         };
+        let of = |address: &str, client: Option<&str>| given(&settings, address, client);
         let pair = |user: &str, client: &str| Some((user.to_owned(), client.to_owned()));
         assert_eq!(of("A+box@example.com", None), pair("a@example.com", ""));
         assert_eq!(of("a@example.com", Some("192.0.2.7")), pair("a@example.com", "192.0.2.7"));
         assert_eq!(of("192.0.2.7", None), pair("", "192.0.2.7"));
         assert_eq!(of("192.0.2.7", Some("192.0.2.7")), None);
         assert_eq!(of("@example.com", None), None);
+        assert_eq!(of("o'brien@example.com", None), None, "no limit holds for it");
+        settings.invalid_address = InvalidAddress::Check;
+        assert_eq!(given(&settings, "O'Brien+x@example.com", None), pair("o'brien@example.com", ""));
+        assert_eq!(given(&settings, "@example.com", None), None);
     }
 }

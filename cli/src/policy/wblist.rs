@@ -1,5 +1,6 @@
 //! `outrider wblist`: white- and blacklists of addresses, and of clients' reverse names.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use super::desk::{self, Desk, Place};
 use super::failure::{Failure, Outcome};
-use super::output::{Table, print};
+use super::output::{Table, print, printable};
 use super::{input, rdns};
 use crate::exit;
 
@@ -158,6 +159,23 @@ pub(crate) async fn show(desk: Desk, list: &WhoseList, colours: Colours) -> Outc
         table.to_string()
     })?;
     Ok(0)
+}
+
+/// The same as plain lines, each address once.
+pub(crate) async fn show_plain(desk: Desk, list: &WhoseList, colours: Colours) -> Outcome {
+    let account = input::account(&list.account)?;
+    let mut addresses = BTreeSet::new();
+    for colour in colours.all() {
+        addresses.extend(desk.admin.rules().listed(&account, direction(list), colour).await?);
+    }
+    let lines: String = addresses.iter().map(|address| printable(address) + "\n").collect();
+    print(desk.json, &addresses, || lines)?;
+    Ok(0)
+}
+
+/// Those of the addresses that the list can hold.
+pub(crate) fn valid(list: &WhoseList, typed: &[String]) -> Vec<String> {
+    input::keys(typed, wanted(list)).0.iter().map(ToString::to_string).collect()
 }
 
 /// Puts addresses on a list.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use outrider_core::directory::write::{Edit, Edited};
-use outrider_policyd::whitelist_domains::{Domains, Outcome as Fate, Refreshed};
+use outrider_policyd::whitelist_domains::{Domains, Outcome as Fate, Refreshed, WIDEST};
 use serde::Serialize;
 use serde_json::json;
 
@@ -168,6 +168,7 @@ pub(crate) async fn refresh(desk: Desk, typed: &[String], submit: bool, chatty: 
         domain: String,
         outcome: &'static str,
         addresses: usize,
+        too_wide: usize,
         complete: bool,
         added: Vec<String>,
         removed: Vec<String>,
@@ -196,8 +197,8 @@ pub(crate) async fn refresh(desk: Desk, typed: &[String], submit: bool, chatty: 
             Fate::NoLongerListed => ("no longer listed", Edited::default()),
         };
         let Edited { added, removed } = edited;
-        let Refreshed { domain, addresses, cut, .. } = one;
-        Report { domain, outcome, addresses, complete: !cut, added, removed }
+        let Refreshed { domain, addresses, too_wide, cut, .. } = one;
+        Report { domain, outcome, addresses, too_wide, complete: !cut, added, removed }
     };
     let reports: Vec<Report> = done.into_iter().map(report).collect();
     print(desk.json, &reports, || {
@@ -207,6 +208,11 @@ pub(crate) async fn refresh(desk: Desk, typed: &[String], submit: bool, chatty: 
             table.row(&[&one.domain, &one.outcome, &addresses, &one.added.len(), &one.removed.len()]);
         }
         let mut text = table.to_string();
+        for Report { domain, too_wide, .. } in reports.iter().filter(|one| one.too_wide > 0) {
+            let networks = if *too_wide == 1 { "1 network" } else { &format!("{too_wide} networks") };
+            let were = if *too_wide == 1 { "was" } else { "were" };
+            text += &format!("{domain}: {networks} wider than /{WIDEST} {were} left out\n");
+        }
         for one in reports.iter().filter(|_| chatty) {
             one.added.iter().for_each(|address| text += &format!("+ {address}  {}\n", one.domain));
             one.removed.iter().for_each(|address| text += &format!("- {address}  {}\n", one.domain));

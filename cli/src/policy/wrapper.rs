@@ -1,8 +1,8 @@
 //! The tools of iRedAPD by their own names: `outrider`, called through a link of that name (with or without `.py`), takes
 //! the tool's arguments and does what it did, so that cron jobs and notes of an administrator go on working.
 //!
-//! Nothing is asked before something is removed, as the tools never asked. What they passed over in silence (an address
-//! that is none) is said on standard error.
+//! Nothing is asked before something is removed, as the tools never asked, and nothing to remove is a success. Where a tool
+//! printed a plain list or passed over an address that is none, so does it here: scripts read that.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -148,17 +148,22 @@ impl GreylistingAdmin {
             } else if let Some(given) = self.whitelist_domain.clone() {
                 whitelist::edit_domains(desk, &domain(given)?, true).await
             } else if let Some(given) = self.remove_whitelist_domain.clone() {
-                whitelist::edit_domains(desk, &domain(given)?, false).await
+                whitelist::edit_domains(desk, &domain(given)?, false).await.map(gone)
             } else if self.enable || self.disable {
                 greylist::set(desk, &self.pair, self.enable).await
             } else if self.delete {
-                greylist::delete(desk, &self.pair).await
+                greylist::delete(desk, &self.pair).await.map(gone)
             } else {
                 whitelist::edit_senders(desk, &self.pair.to, std::slice::from_ref(&self.pair.from), true)
                     .await
             }
         })
     }
+}
+
+/// The tools took no notice of how many rows there were to remove.
+fn gone(code: u8) -> u8 {
+    if code == exit::NEGATIVE { 0 } else { code }
 }
 
 /// White- and blacklists, called as iRedAPD's wblist_admin (see outrider wblist)
@@ -194,6 +199,7 @@ struct WblistAdmin {
     list: bool,
     #[command(flatten)]
     folders: Folders,
+    /// What to add or to delete; what is no address is passed over
     addresses: Vec<String>,
 }
 
@@ -204,16 +210,21 @@ impl WblistAdmin {
             let colours = Colours { white: self.whitelist, black: self.blacklist && !self.whitelist };
             let colour = colours.one().map_err(|_| Failure::usage("say --whitelist or --blacklist"));
             if self.list {
-                wblist::show(desk, &list, colours).await
+                return wblist::show_plain(desk, &list, colours).await;
             } else if self.delete_all {
-                wblist::delete_all(desk, &list, colour?).await
+                return wblist::delete_all(desk, &list, colour?).await;
             } else if self.addresses.is_empty() {
-                Err(Failure::usage("say which addresses"))
-            } else if self.add {
-                wblist::add(desk, &list, colour?, &self.addresses).await
+                return Err(Failure::usage("say which addresses"));
+            }
+            let colour = colour?;
+            let addresses = wblist::valid(&list, &self.addresses);
+            if addresses.is_empty() {
+                return Ok(0);
+            }
+            if self.add {
+                wblist::add(desk, &list, colour, &addresses).await
             } else {
-                colour?;
-                wblist::delete(desk, &list, colours, &self.addresses).await
+                wblist::delete(desk, &list, colours, &addresses).await.map(gone)
             }
         })
     }
@@ -238,7 +249,9 @@ struct SpfToGreylistWhitelists {
 impl SpfToGreylistWhitelists {
     fn run(self) -> ExitCode {
         desk::run(&self.folders.place(), async |desk| {
-            whitelist::refresh(desk, &self.domains, self.submit, self.debug).await
+            // Without domains there is nothing to add, and the tool looked up all as ever.
+            let submit = self.submit && !self.domains.is_empty();
+            whitelist::refresh(desk, &self.domains, submit, self.debug).await
         })
     }
 }

@@ -142,6 +142,59 @@ pub(crate) fn domains_are_looked_up(ground: &Ground) {
     assert_eq!(ground.json("greylist seed --list").as_array().unwrap().len(), 45);
 }
 
+/// Rows that other programs have written as they were typed.
+pub(crate) fn capitals_of_other_programs_are_no_obstacle(ground: &Ground) {
+    ground.script("DELETE FROM greylisting_whitelists");
+    ground.script("DELETE FROM greylisting_whitelist_domains");
+    ground.script("DELETE FROM greylisting_whitelist_domain_spf");
+    ground.script("INSERT INTO greylisting_whitelist_domains (domain) VALUES ('Capital.test')");
+    ground.script(
+        "INSERT INTO greylisting_whitelist_domain_spf (account, sender, comment) VALUES \
+         ('@.', '198.51.100.40', 'AUTO-UPDATE: Capital.test'), ('@.', '198.51.100.41', 'AUTO-UPDATE: Capital.test')",
+    );
+    ground
+        .script("INSERT INTO greylisting_whitelists (account, sender) VALUES ('@.', 'Friend@Capital.test')");
+    ground.json("greylist whitelist-domain add Capital.test");
+    ground.json("greylist whitelist add FRIEND@capital.test");
+    assert_eq!(
+        ground.rows("SELECT domain FROM greylisting_whitelist_domains").len(),
+        1,
+        "it is there already"
+    );
+    assert_eq!(ground.rows("SELECT sender FROM greylisting_whitelists").len(), 1);
+
+    ground.dns.txt("capital.test", "v=spf1 ip4:198.51.100.41 ip4:198.51.100.42 -all");
+    ground.json("greylist refresh-spf");
+    let addresses = "SELECT sender FROM greylisting_whitelist_domain_spf ORDER BY sender";
+    assert_eq!(ground.rows(addresses), ["198.51.100.41", "198.51.100.42"]);
+    ground.json("greylist refresh-spf CAPITAL.test");
+    assert_eq!(ground.rows(addresses), ["198.51.100.41", "198.51.100.42"]);
+
+    assert_eq!(
+        ground.json("greylist whitelist-domain remove --yes capital.test")["removed"],
+        json!(["capital.test"])
+    );
+    assert!(ground.rows("SELECT domain FROM greylisting_whitelist_domains").is_empty());
+    assert!(ground.rows(addresses).is_empty());
+    ground.json("greylist whitelist remove --yes friend@capital.test");
+    assert!(ground.rows("SELECT sender FROM greylisting_whitelists").is_empty());
+    ground.json("greylist whitelist-domain add Upper.Test");
+    assert_eq!(ground.rows("SELECT domain FROM greylisting_whitelist_domains"), ["upper.test"]);
+    ground.script("DELETE FROM greylisting_whitelist_domains");
+}
+
+/// A network that is half of the world is not whitelisted, and not passed over in silence.
+pub(crate) fn networks_too_wide_are_counted(ground: &Ground) {
+    ground.dns.txt("wide.test", "v=spf1 ip4:0.0.0.0/1 ip4:128.0.0.0/1 ip4:198.51.100.50 -all");
+    let told = ground.json("greylist refresh-spf wide.test");
+    assert_eq!((&told[0]["addresses"], &told[0]["too_wide"]), (&json!(1), &json!(2)), "{told}");
+    let called = ground.call("greylist refresh-spf wide.test");
+    assert_eq!(called.code, 0, "{called:?}");
+    let line = "wide.test: 2 networks wider than /8 were left out";
+    assert!(called.text.lines().any(|text| text == line), "{called:?}");
+    ground.script("DELETE FROM greylisting_whitelist_domain_spf");
+}
+
 pub(crate) fn a_silent_name_server_changes_nothing(ground: &Ground) {
     empty_domains(ground);
     ground.script("INSERT INTO greylisting_whitelist_domains (domain) VALUES ('one.test')");

@@ -21,6 +21,8 @@ fn run_everywhere(ground: &Ground) {
     greylist::rules_are_made_listed_and_removed(ground);
     greylist::whitelists_take_the_good_and_name_the_bad(ground);
     greylist::domains_are_looked_up(ground);
+    greylist::capitals_of_other_programs_are_no_obstacle(ground);
+    greylist::networks_too_wide_are_counted(ground);
     greylist::a_silent_name_server_changes_nothing(ground);
     greylist::hosts_that_refresh_at_once_end_with_the_right_rows(ground);
     greylist::contacts_are_found_by_whoever_had_them(ground);

@@ -102,8 +102,7 @@ pub(super) async fn explain(
 ) -> Result<Explanation, RuleError> {
     let Subject { user, client } = subject;
     let real_user = if user.is_empty() { None } else { context.under_alias_target(user).await? };
-    let all_wildcards = context.settings.all_wildcard_addresses;
-    let mut keys = account_keys(user, real_user.as_deref(), client, all_wildcards);
+    let mut keys = account_keys(user, real_user.as_deref(), client, &context.settings);
     if client.is_empty() {
         keys.retain(|key| key != EVERY_CLIENT);
     }

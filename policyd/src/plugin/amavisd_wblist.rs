@@ -24,8 +24,8 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
         if request.is_authenticated() { &request.sasl_username } else { &request.sender_without_ext };
     let real_recipient = context.under_alias_target(recipient).await?;
     let senders = sender_keys(sender, request, context).await?;
-    let mut recipients = lookup::policy_keys(recipient);
-    recipients.extend(real_recipient.iter().flat_map(|real| lookup::policy_keys(real)));
+    let mut recipients = context.policy_keys(recipient);
+    recipients.extend(real_recipient.iter().flat_map(|real| context.policy_keys(real)));
     let black = if context.settings.wblist.discard { Reply::Discard } else { Reply::Blacklisted };
 
     let store = &context.stores.wblist;
@@ -56,7 +56,7 @@ async fn sender_keys(
     request: &PolicyRequest,
     context: &Context,
 ) -> Result<Vec<String>, RuleError> {
-    let mut keys = lookup::policy_keys(sender);
+    let mut keys = context.policy_keys(sender);
     if !request.is_authenticated()
         && let Some((local, _)) = address::split_first(sender)
     {
@@ -67,7 +67,7 @@ async fn sender_keys(
     }
     keys.extend(lookup::wildcard_ipv4(&request.client_address, context.settings.all_wildcard_addresses));
     if let Some(real) = context.under_alias_target(sender).await? {
-        keys.extend(lookup::policy_keys(&real));
+        keys.extend(context.policy_keys(&real));
     }
     Ok(keys)
 }

@@ -10,7 +10,6 @@ mod client_key;
 use std::net::IpAddr;
 
 use outrider_core::address;
-use outrider_core::lookup;
 use outrider_core::network::{self, InvalidAddress};
 
 use crate::context::{Context, RuleError, iredapd};
@@ -30,10 +29,10 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
         return Ok(Verdict::Pass);
     }
     let client = request.client_ip.ok_or_else(|| InvalidAddress(request.client_address.clone()))?;
-    let senders = sender_keys(request, client);
-    let mut recipients = lookup::policy_keys(&request.recipient_without_ext);
+    let senders = sender_keys(request, client, context);
+    let mut recipients = context.policy_keys(&request.recipient_without_ext);
     if let Some(real) = context.under_alias_target(&request.recipient_without_ext).await? {
-        recipients.extend(lookup::policy_keys(&real));
+        recipients.extend(context.policy_keys(&real));
         recipients.sort_unstable();
         recipients.dedup();
     }
@@ -115,8 +114,8 @@ pub(crate) fn sender_key(sender: &str, fold: bool) -> String {
     format!("{key}@{domain}")
 }
 
-fn sender_keys(request: &PolicyRequest, client: IpAddr) -> Vec<String> {
-    let mut keys = lookup::policy_keys(&request.sender_without_ext);
+fn sender_keys(request: &PolicyRequest, client: IpAddr, context: &Context) -> Vec<String> {
+    let mut keys = context.policy_keys(&request.sender_without_ext);
     keys.push(request.client_address.clone());
     if let IpAddr::V4(ip) = client {
         let [a, b, c, _] = ip.octets();

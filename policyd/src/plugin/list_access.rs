@@ -1,6 +1,8 @@
 //! What the access policies of mail aliases and mailing lists have in common: finding the list behind a recipient, and
 //! telling whether a sender is of its domain.
 
+use std::collections::HashSet;
+
 use outrider_core::address;
 use outrider_core::directory::ListKind;
 
@@ -57,6 +59,24 @@ impl List<'_> {
     pub(super) fn sender_is_of_subdomain(&self) -> bool {
         let below = |domain: &str| self.request.sender_domain.ends_with(&format!(".{domain}"));
         self.sender_is_of_domain() || self.domains().into_iter().any(below)
+    }
+
+    /// The moderator that stands for everybody in the sender's domain.
+    pub(super) fn whole_domain_of_sender(&self) -> String {
+        format!("*@{}", self.request.sender_domain)
+    }
+
+    /// All addresses under which something may be written down about the list, the one in the tables first: also that
+    /// which the message is for, and that under the sender's domain if that is an alias of the list's.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let recipient = &self.request.recipient_without_ext;
+        let mut addresses = vec![self.address.clone(), recipient.clone()];
+        if let Some((local, _)) = address::split_first(recipient).filter(|_| self.sender_in_alias_domain) {
+            addresses.push(format!("{local}@{}", self.request.sender_domain));
+        }
+        let mut known = HashSet::new();
+        addresses.retain(|address| known.insert(address.clone()));
+        addresses
     }
 
     /// The sender under all names by which it may be listed: its own, and in an alias domain of the list's domain

@@ -24,8 +24,7 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     }
     if moderators_may {
         let moderators = context.directory.moderators(&list.address).await?;
-        let whole_domain = format!("*@{}", request.sender_domain);
-        return Ok(decide(is_listed(&moderators) || moderators.contains(&whole_domain)));
+        return Ok(decide(is_listed(&moderators) || moderators.contains(&list.whole_domain_of_sender())));
     }
     Ok(decide(false))
 }

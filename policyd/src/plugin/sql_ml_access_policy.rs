@@ -23,10 +23,19 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     Ok(Verdict::Answer(Reply::NotAuthorized))
 }
 
-/// Moderators and owners may always write.
+/// Moderators and owners may always write. As with mail aliases a moderator may be a whole domain.
 async fn is_responsible(list: &List<'_>, context: &Context) -> Result<bool, RuleError> {
     let names = list.names_of_sender();
-    let is_listed = |listed: Vec<String>| names.iter().any(|name| listed.contains(name));
-    Ok(is_listed(context.directory.moderators(&list.address).await?)
-        || is_listed(context.directory.owners(&list.address).await?))
+    let is_listed = |listed: &[String]| names.iter().any(|name| listed.contains(name));
+    let whole_domain = list.whole_domain_of_sender();
+    for address in list.addresses() {
+        let moderators = context.directory.moderators(&address).await?;
+        if is_listed(&moderators)
+            || moderators.contains(&whole_domain)
+            || is_listed(&context.directory.owners(&address).await?)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

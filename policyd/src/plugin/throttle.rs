@@ -59,8 +59,7 @@ async fn round(
     context: &Context,
 ) -> Result<Option<Reply>, RuleError> {
     let real = if user.is_empty() { None } else { context.under_alias_target(user).await? };
-    let all_wildcards = context.settings.all_wildcard_addresses;
-    let accounts = account_keys(user, real.as_deref(), &request.client_address, all_wildcards);
+    let accounts = account_keys(user, real.as_deref(), &request.client_address, &context.settings);
     let store = &context.stores.throttle;
     let rows = store.limits(kind, &accounts).await.map_err(iredapd("throttle"))?;
     let effective = Effective::of(&rows);

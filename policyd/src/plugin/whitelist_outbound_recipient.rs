@@ -1,6 +1,5 @@
 //! `whitelist_outbound_recipient`: to whom our users write may answer without being greylisted. Never refuses.
 
-use outrider_core::address;
 use outrider_core::directory::DomainScope;
 
 use crate::context::{Context, RuleError, iredapd};
@@ -13,8 +12,9 @@ const COMMENT: &str = "AUTO-WHITELISTED";
 
 pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<Verdict, RuleError> {
     let domain = request.recipient_domain.as_str();
+    let reading = context.settings.reading();
     if !request.is_authenticated()
-        || !address::is_valid_iredapd(&request.recipient)
+        || reading.split(&request.recipient).is_none_or(|(_, behind)| behind != domain)
         || domain == request.sasl_domain
         || context.is_local_domain(domain, DomainScope::ALL).await?
     {

@@ -10,14 +10,16 @@ use serde_json::{Map, Value};
 pub enum Meaning {
     /// The value as it is under this key.
     As(&'static str),
-    /// A number of seconds (fractions allowed) as a time.
-    Seconds(&'static str),
+    /// A number of seconds for one question of the DNS, and for all of a sender's SPF record if that is more than by default.
+    DnsSeconds(&'static str),
     /// A number of minutes as a time.
     Minutes(&'static str),
     /// A number of days as a time.
     Days(&'static str),
     /// A number, which may be given as text.
     Number(&'static str),
+    /// A number, the nearest one of this range if it is none of it.
+    Within(&'static str, i64, i64),
     /// A text that is left out when empty.
     NotEmpty(&'static str),
     /// Lower-cased list.
@@ -31,7 +33,9 @@ pub enum Meaning {
     Dropped(&'static str),
 }
 
-use Meaning::{Account, As, Days, Dropped, Installation, LowerList, Minutes, NotEmpty, Number, Seconds};
+use Meaning::{
+    Account, As, Days, DnsSeconds, Dropped, Installation, LowerList, Minutes, NotEmpty, Number, Within,
+};
 
 /// Every name that iRedAPD 6.1 knows, and `hostname` for the system's host name.
 pub const NAMES: &[(&str, Meaning)] = &[
@@ -44,9 +48,9 @@ pub const NAMES: &[(&str, Meaning)] = &[
     ("CHANGE_PASSWORD_NEVER_EXPIRE_USERS", LowerList("force_change_password.never_expire")),
     ("CHECK_FORGED_SENDER", As("reject_sender_login_mismatch.check_forged_sender")),
     ("CHECK_SPF_IF_LOGIN_MISMATCH", As("reject_sender_login_mismatch.check_spf")),
-    ("CLEANUP_QUERY_SIZE_LIMIT", Number("cleanup.batch")),
+    ("CLEANUP_QUERY_SIZE_LIMIT", Within("cleanup.batch", 10, 100_000)),
     ("CMD_SENDMAIL", As("notification.sendmail")),
-    ("DNS_QUERY_TIMEOUT", Seconds("dns.timeout")),
+    ("DNS_QUERY_TIMEOUT", DnsSeconds("dns.timeout")),
     ("ENABLE_ALL_WILDCARD_IP", As("all_wildcard_addresses")),
     ("GREYLISTING_AUTH_TRIPLET_EXPIRE", Days("greylisting.passed_lifetime")),
     ("GREYLISTING_BLOCK_EXPIRE", Minutes("greylisting.block")),
@@ -72,7 +76,8 @@ pub const NAMES: &[(&str, Meaning)] = &[
     ("PLUGIN_PRIORITIES", As("plugin_priorities")),
     ("RECIPIENT_DELIMITERS", As("recipient_delimiters")),
     ("SENDERSCORE_CACHE_DAYS", Days("senderscore.keep")),
-    ("SENDERSCORE_REJECT_SCORE", Number("senderscore.reject_score")),
+    // Too high a number is left to the check of the settings: the nearest one would refuse everybody.
+    ("SENDERSCORE_REJECT_SCORE", Within("senderscore.reject_score", -1, i64::MAX)),
     ("SPF_MAX_DNS_QUERIES", Number("spf.max_queries")),
     ("SQL_CONNECTION_MAX_OVERFLOW", Dropped("connections are opened as needed")),
     ("SQL_CONNECTION_POOL_RECYCLE", Dropped("connections are renewed as needed")),
@@ -146,6 +151,8 @@ pub struct Translation {
     pub unknown: Vec<String>,
     /// `NAME: remark` for everything that was not taken over.
     pub remarks: Vec<String>,
+    /// `NAME: note` for what was taken over with another value.
+    pub notes: Vec<String>,
 }
 
 /// Translates assignments of iRedAPD's settings file.
@@ -159,6 +166,16 @@ pub fn translate(settings: &Map<String, Value>) -> Translation {
             translation.unknown.push(name.clone());
             continue;
         };
+        match meaning {
+            Within(key, least, most) => {
+                if let Some(number) = number(value).filter(|number| !(least..=most).contains(number)) {
+                    let nearest = number.clamp(least, most);
+                    translation.notes.push(format!("{name}: {number} is taken over as {key} = {nearest}"));
+                }
+            }
+            DnsSeconds(_) => wait_for_spf(name, value, &mut translation),
+            _ => {}
+        }
         match convert(meaning, value) {
             Ok(Some((key, value))) => insert(&mut translation.settings, key, value),
             Ok(None) => {}
@@ -184,9 +201,12 @@ fn convert(meaning: Meaning, value: &Value) -> Result<Option<(&'static str, Valu
     Ok(match meaning {
         As(key) => Some((key, value.clone())),
         Number(key) => Some((key, Value::from(number(value).ok_or_else(odd)?))),
-        Seconds(key) => Some((key, interval(value, 1.0).ok_or_else(odd)?)),
+        DnsSeconds(key) => Some((key, interval(value, 1.0).ok_or_else(odd)?)),
         Minutes(key) => Some((key, interval(value, 60.0).ok_or_else(odd)?)),
         Days(key) => Some((key, interval(value, 86_400.0).ok_or_else(odd)?)),
+        Within(key, least, most) => {
+            Some((key, Value::from(number(value).ok_or_else(odd)?.clamp(least, most))))
+        }
         NotEmpty(key) => match value {
             Value::String(text) if !text.is_empty() => Some((key, value.clone())),
             Value::String(_) | Value::Null => None,
@@ -207,16 +227,35 @@ fn convert(meaning: Meaning, value: &Value) -> Result<Option<(&'static str, Valu
     })
 }
 
+/// Whoever waits longer for a name server means decisions: requests then wait as long for an SPF record, as far as they
+/// can be answered in time.
+fn wait_for_spf(name: &str, value: &Value, translation: &mut Translation) {
+    let ours = super::Settings::default();
+    let (usual, longest) = (ours.spf.timeout.duration().as_secs_f64(), ours.outside_budget().as_secs_f64());
+    let Some(wanted) = seconds(value).filter(|wanted| *wanted > usual) else { return };
+    if let Some(waiting) = interval(&Value::from(wanted.min(longest)), 1.0) {
+        insert(&mut translation.settings, "spf.timeout", waiting);
+    }
+    if wanted > longest {
+        translation.notes.push(format!(
+            "{name}: a request waits {longest} s for SPF records and no longer (spf.timeout), four fifths of \
+             limits.request_timeout; raise both to let it wait {wanted} s"
+        ));
+    }
+}
+
 fn number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
-fn interval(value: &Value, seconds: f64) -> Option<Value> {
-    let number = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
-    if !(0.0..=1e9).contains(&number) {
-        return None;
-    }
-    let millis = (number * seconds * 1000.0).round() as u64;
+/// A number that a time can be made of.
+fn seconds(value: &Value) -> Option<f64> {
+    let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+    (0.0..=1e9).contains(&number).then_some(number)
+}
+
+fn interval(value: &Value, unit: f64) -> Option<Value> {
+    let millis = (seconds(value)? * unit * 1000.0).round() as u64;
     Some(Value::from(if millis.is_multiple_of(1000) {
         format!("{}s", millis / 1000)
     } else {
@@ -272,6 +311,46 @@ mod tests {
         assert!(ours.reject_sender_login_mismatch.list_api_token.is_none());
         assert_eq!(ours.myhostname.as_deref(), Some("mx.example.com"));
         assert_eq!((translation.unknown.len(), translation.remarks.len()), (0, 0));
+    }
+
+    /// Whoever waits long for a name server does so for the decision.
+    #[test]
+    fn patience_with_name_servers_is_patience_with_spf() {
+        for (timeout, spf, notes) in [
+            (json!(1.5), 3000, 0),
+            (json!(3.0), 3000, 0),
+            (json!(3.5), 3500, 0),
+            (json!("4"), 4000, 0),
+            (json!(10), 4000, 1),
+        ] {
+            let (ours, translation) = translated(json!({ "DNS_QUERY_TIMEOUT": timeout }));
+            assert_eq!(ours.spf.timeout.duration().as_millis(), spf, "{timeout}");
+            assert!(ours.dns.timeout.duration().as_secs_f64() == seconds(&timeout).unwrap(), "{timeout}");
+            assert!(ours.spf.timeout.duration() <= ours.outside_budget(), "{timeout}");
+            assert_eq!((translation.notes.len(), translation.remarks.len()), (notes, 0), "{timeout}");
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_a_range_become_the_nearest() {
+        for (name, number, taken, notes) in [
+            ("SENDERSCORE_REJECT_SCORE", -1, -1, 0),
+            ("SENDERSCORE_REJECT_SCORE", -20, -1, 1),
+            ("SENDERSCORE_REJECT_SCORE", 0, 0, 0),
+            ("CLEANUP_QUERY_SIZE_LIMIT", 0, 10, 1),
+            ("CLEANUP_QUERY_SIZE_LIMIT", 5, 10, 1),
+            ("CLEANUP_QUERY_SIZE_LIMIT", 10, 10, 0),
+            ("CLEANUP_QUERY_SIZE_LIMIT", 1_000_000, 100_000, 1),
+        ] {
+            let (ours, translation) = translated(json!({ name: number }));
+            let got =
+                if name.starts_with('S') { ours.senderscore.reject_score } else { ours.cleanup.batch.into() };
+            assert_eq!((got, translation.notes.len()), (taken, notes), "{name} = {number}");
+            assert!(translation.remarks.is_empty());
+            let mut findings = outrider_core::settings::Findings::new();
+            outrider_core::settings::check(&ours, &mut findings);
+            assert!(!findings.is_fatal(), "{name} = {number}: {findings}");
+        }
     }
 
     #[test]
@@ -360,7 +439,14 @@ mod tests {
         let keys: Vec<String> =
             outrider_core::settings::keys::<Settings>().iter().map(|key| key.dotted()).collect();
         for (name, meaning) in NAMES {
-            if let As(key) | Seconds(key) | Minutes(key) | Days(key) | NotEmpty(key) | LowerList(key)
+            if let As(key)
+            | DnsSeconds(key)
+            | Minutes(key)
+            | Days(key)
+            | Number(key)
+            | Within(key, ..)
+            | NotEmpty(key)
+            | LowerList(key)
             | Account(key) = meaning
             {
                 assert!(keys.iter().any(|known| known == key), "{name} -> {key}");

@@ -7,6 +7,7 @@ use outrider_core::settings::{Findings, Interval, Secret};
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
+use crate::list_api::Endpoint;
 
 const DAY: u64 = 86_400;
 
@@ -63,9 +64,13 @@ outrider_core::settings! {
         pub allow_aliases: bool = true,
         /// Allow members of a mail alias or mailing list to send as the list.
         pub allow_list_members: bool = false,
-        /// The list service that knows the members of mailing lists, such as "http://127.0.0.1:7790/api".
+        /// The list service that knows the members of mailing lists, such as "http://127.0.0.1:7790/api". The certificate of
+        /// an https address is verified.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub list_api: Option<String> = None,
+        /// The only authorities that may have signed its certificate, as a PEM file; those of the system without.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub list_api_ca_file: Option<PathBuf> = None,
         /// The token for it; without one it is not asked.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub list_api_token: Option<Secret> = None,
@@ -153,7 +158,7 @@ outrider_core::settings! {
 outrider_core::settings! {
     /// The reputation of client addresses at senderscore.org.
     pub struct SenderscoreSettings {
-        /// Clients with this score or less are refused; scores are 0 to 100.
+        /// Clients with this score or less are refused; scores are 0 to 100, and -1 refuses nobody.
         pub reject_score: i64 = 30,
         /// How long a score is kept in the database.
         pub keep: Interval = Interval::seconds(2 * DAY),
@@ -301,8 +306,8 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
         let reason = "a new sender would be forgotten before it may come again";
         findings.error("greylisting.block", reason, "make it shorter than greylisting.unpassed_lifetime");
     }
-    if !(0..=100).contains(&settings.senderscore.reject_score) {
-        findings.error("senderscore.reject_score", "must be between 0 and 100", "the default is 30");
+    if !(-1..=100).contains(&settings.senderscore.reject_score) {
+        findings.error("senderscore.reject_score", "must be between -1 and 100", "the default is 30");
     }
     if settings.spf.entries == 0 || settings.session_log.queue == 0 {
         let key = if settings.spf.entries == 0 { "spf.entries" } else { "session_log.queue" };
@@ -314,16 +319,18 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     }
     settings.notification.check(findings);
     let login = &settings.reject_sender_login_mismatch;
-    if let Some(endpoint) = login.list_api.as_deref()
-        && !endpoint.is_empty()
-        && !endpoint.starts_with("http://")
+    let endpoint = login.list_api.as_deref().unwrap_or_default();
+    let read = endpoint.parse::<Endpoint>();
+    if login.list_api_ca_file.is_some() && !read.as_ref().is_ok_and(Endpoint::is_encrypted) {
+        let reason = "is for an https:// address in list_api only";
+        findings.warning("reject_sender_login_mismatch.list_api_ca_file", reason, "");
+    }
+    if !endpoint.is_empty()
+        && let Err(why) = read
     {
-        let reason = format!("{endpoint:?} is no http:// address");
-        findings.error(
-            "reject_sender_login_mismatch.list_api",
-            reason,
-            "write \"http://127.0.0.1:7790/api\"",
-        );
+        // It is not shown: with a login in it a secret would be.
+        let way_out = "write \"http://127.0.0.1:7790/api\"";
+        findings.error("reject_sender_login_mismatch.list_api", why.to_string(), way_out);
     }
     if login.list_api_token.is_some() && login.list_api.is_none() {
         let reason = "there is a token but no address to send it to";

@@ -1,5 +1,8 @@
 //! Tables `greylisting`, `greylisting_whitelists`, `greylisting_whitelist_domain_spf` and
 //! `greylisting_whitelist_domains`: who is greylisted. Who came already is in [`super::triplet`].
+//!
+//! Accounts are asked for in lower case. Rows with capitals in this column are found on MySQL only: folding it as well
+//! (`LOWER(account) IN (?)`) would keep the other servers from using its index. So accounts are written in lower case.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;

@@ -1,4 +1,7 @@
 //! Table `wblist_rdns`: reverse names of clients that are always or never accepted.
+//!
+//! Names are asked for in lower case. Rows with capitals are found on MySQL only: folding the column as well
+//! (`LOWER(rdns) IN (?)`) would keep the other servers from using its index. So names are written in lower case.
 
 use outrider_core::sql::{Db, DbError, Stmt, Value};
 
@@ -70,13 +73,13 @@ impl RdnsStore {
         Ok(rows.iter().filter_map(|row| Some((row.string("rdns")?, row.string("wb")?))).collect())
     }
 
-    /// Puts a name (lower case) on the white- or the blacklist, and so takes it off the other.
+    /// Puts a name, in lower case, on the white- or the blacklist, and so takes it off the other.
     ///
     /// # Errors
     /// See [`DbError`].
     pub async fn set(&self, name: &str, white: bool) -> Result<(), DbError> {
         let letter = if white { "W" } else { "B" };
-        self.db.execute(&SET, &[name.into(), letter.into()]).await.map(drop)
+        self.db.execute(&SET, &[name.to_lowercase().into(), letter.into()]).await.map(drop)
     }
 
     /// Takes a name off its list; whether it was on one.

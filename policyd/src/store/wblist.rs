@@ -5,6 +5,8 @@
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use outrider_core::network;
@@ -25,7 +27,14 @@ const OUTBOUND: Stmt = Stmt::same(
      JOIN mailaddr m ON m.id = w.rid WHERE u.email IN (?) AND m.email IN (?)",
 );
 
-/// Networks of IPv6 can be written in many ways, so they are compared here and not by the database.
+/// A network can be written in many ways (`/24`, `/024`, `/255.255.255.0`), so networks are compared here and not by the
+/// database. Those of IPv4 that begin with one octet lie next to each other in the index of the column: `/` follows `.`.
+const NETWORKS_V4: Stmt = Stmt::per_engine(
+    "{SELECT email FROM mailaddr WHERE email > ? AND email < ? AND email LIKE '%/%'}",
+    "{SELECT email FROM mailaddr WHERE email > ? AND email < ? AND position('\\057'::bytea IN email) > 0}",
+    "{SELECT email FROM mailaddr WHERE email > ? AND email < ? AND instr(email, CAST('/' AS BLOB)) > 0}",
+);
+
 const NETWORKS_V6: Stmt = Stmt::per_engine(
     "SELECT email FROM mailaddr WHERE email LIKE '%:%/%'",
     "SELECT email FROM mailaddr WHERE position('\\072'::bytea IN email) > 0 AND position('\\057'::bytea IN email) > 0",
@@ -45,13 +54,21 @@ pub enum Flag {
 pub struct WblistStore {
     db: Db,
     decisions: Cache<String, Option<Flag>>,
+    networks: Cache<Option<u8>, Networks>,
 }
+
+/// Listed networks with their spelling.
+type Networks = Arc<[(IpNet, Vec<u8>)]>;
 
 impl WblistStore {
     /// The tables in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> WblistStore {
         let decisions = Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration());
-        WblistStore { db, decisions }
+        // One for each first octet, and one for IPv6. What is decided by them is remembered on top, and a change in the tables
+        // has to be noticed in time all the same; a second spares many clients the question.
+        let lifetime = cache.lifetime.duration().min(Duration::from_secs(1));
+        let networks = Cache::new(257, lifetime, cache.stale.duration());
+        WblistStore { db, decisions, networks }
     }
 
     /// Counts how useful the memory is from now on.
@@ -74,7 +91,8 @@ impl WblistStore {
         let fetch = async {
             let mut keys: Vec<Vec<u8>> = senders.iter().map(|key| key.as_bytes().to_vec()).collect();
             if let Some(client) = client {
-                keys.extend(self.networks_of(client).await?);
+                // Seldom needed: each request in waiting would hold the room of its statement otherwise.
+                keys.extend(Box::pin(self.networks_of(client)).await?);
             }
             self.decide(&INBOUND, recipients, keys).await
         };
@@ -104,17 +122,39 @@ impl WblistStore {
         Ok(rows.iter().filter_map(entry).min_by_key(|(rank, _)| *rank).map(|(_, flag)| flag))
     }
 
-    /// Spellings under which a network that contains the client may be listed.
+    /// Spellings under which networks that contain the client are listed.
     async fn networks_of(&self, client: IpAddr) -> Result<Vec<Vec<u8>>, DbError> {
-        if client.is_ipv4() {
-            let networks = (0..=32).filter_map(|length| IpNet::new(client, length).ok());
-            return Ok(networks.map(|network| network.trunc().to_string().into_bytes()).collect());
-        }
-        let rows = self.db.fetch_all(&NETWORKS_V6, &[]).await?;
-        let contains =
-            |row: &&Row| row.text("email").is_some_and(|entry| network::cidr_contains(entry, client));
-        Ok(rows.iter().filter(contains).filter_map(|row| row.bytes("email").map(<[u8]>::to_vec)).collect())
+        let octet = match client {
+            IpAddr::V4(client) => Some(client.octets()[0]),
+            IpAddr::V6(_) => None,
+        };
+        let fetch = async {
+            let rows = match octet {
+                Some(octet) => self.db.fetch_all(&NETWORKS_V4, &[Value::Rows(ranges(octet))]).await?,
+                None => self.db.fetch_all(&NETWORKS_V6, &[]).await?,
+            };
+            Ok(rows.iter().filter_map(listed_network).collect::<Networks>())
+        };
+        let networks = self.networks.get_or_fetch(octet, fetch, DbError::is_temporary).await?;
+        let containing = networks.iter().filter(|(network, _)| network.contains(&client));
+        Ok(containing.map(|(_, spelling)| spelling.clone()).collect())
     }
+}
+
+/// Between which values networks lie that may hold addresses with this first octet. Those shorter than /8 begin with
+/// fewer of its bits.
+fn ranges(octet: u8) -> Vec<Vec<Value>> {
+    let mut octets: Vec<u8> = (0..=8).map(|bits| u8::MAX.checked_shl(bits).unwrap_or(0) & octet).collect();
+    octets.dedup();
+    octets
+        .iter()
+        .map(|first| vec![Value::bytes(format!("{first}.")), Value::bytes(format!("{first}/"))])
+        .collect()
+}
+
+fn listed_network(row: &Row) -> Option<(IpNet, Vec<u8>)> {
+    let network = row.text("email").filter(|entry| entry.contains('/')).and_then(network::parse_strict)?;
+    Some((network, row.bytes("email")?.to_vec()))
 }
 
 /// The client's address is among the senders, so the networks that contain it follow from the key. No key holds a
@@ -142,4 +182,23 @@ fn entry(row: &Row) -> Option<(Rank, Flag)> {
         row.int("other_id")?,
     );
     Some((rank, flag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_octets_of_networks_that_hold_a_client() {
+        for (octet, firsts) in [
+            (203, &["203.", "202.", "200.", "192.", "128.", "0."][..]),
+            (255, &["255.", "254.", "252.", "248.", "240.", "224.", "192.", "128.", "0."]),
+            (10, &["10.", "8.", "0."]),
+            (0, &["0."]),
+        ] {
+            let lower: Vec<Value> = ranges(octet).into_iter().map(|mut pair| pair.remove(0)).collect();
+            let expected: Vec<Value> = firsts.iter().map(Value::bytes).collect();
+            assert_eq!(lower, expected, "{octet}");
+        }
+    }
 }

@@ -3,6 +3,8 @@
 //! ```text
 //! # a remark
 //! T: plugins = ["reject_null_sender"]    a line of settings (TOML)
+//! I: INSERT INTO throttle ...            a statement for the database iredapd
+//! A: INSERT INTO wblist ...              the same for the database amavisd
 //! C: sender=                             a line of the client
 //! S: action=DUNNO                        a line of the server
 //! ---                                    the next connection
@@ -15,6 +17,7 @@
 use std::sync::Arc;
 
 use outrider_core::random::{Random, SeededRandom};
+use outrider_core::schema::Database;
 use outrider_policyd::{Policyd, Settings};
 
 use crate::world::{Client, World};
@@ -27,6 +30,7 @@ struct Dialogue {
 
 struct Conversation {
     settings: String,
+    rows: Vec<(Database, String)>,
     dialogues: Vec<Dialogue>,
 }
 
@@ -44,6 +48,7 @@ fn bytes(text: &str) -> Vec<u8> {
 
 fn parse(text: &str) -> Conversation {
     let mut settings = String::new();
+    let mut rows = Vec::new();
     let mut dialogues = Vec::new();
     for part in text.split("\n---\n") {
         let mut dialogue = Dialogue { client: Vec::new(), server: Vec::new(), closes: false };
@@ -51,6 +56,8 @@ fn parse(text: &str) -> Conversation {
             let value = line.get(3..).unwrap_or_default();
             match &line[..2] {
                 "T:" => settings.push_str(&format!("{value}\n")),
+                "I:" => rows.push((Database::Iredapd, value.to_owned())),
+                "A:" => rows.push((Database::Amavisd, value.to_owned())),
                 "C:" => {
                     dialogue.client.extend(bytes(value));
                     dialogue.client.push(b'\n');
@@ -65,7 +72,7 @@ fn parse(text: &str) -> Conversation {
         }
         dialogues.push(dialogue);
     }
-    Conversation { settings, dialogues }
+    Conversation { settings, rows, dialogues }
 }
 
 async fn play(name: &str, daemon: &Arc<Policyd>, dialogue: &Dialogue, cut: &mut dyn FnMut(usize) -> usize) {
@@ -96,6 +103,11 @@ async fn conversations_go_as_written() {
         let text = std::fs::read_to_string(&path).expect("text");
         let conversation = parse(&text);
         let world = World::sqlite().await;
+        for (database, sql) in &conversation.rows {
+            let db = if *database == Database::Iredapd { &world.iredapd } else { &world.amavisd };
+            // Statements are constants everywhere else, and so the type asks for one.
+            world.script(db, sql.clone().leak()).await;
+        }
         let wanted: Settings =
             toml::from_str(&conversation.settings).unwrap_or_else(|error| panic!("{name}: {error}"));
         let plugins: Vec<&str> = wanted.plugins.iter().map(String::as_str).collect();

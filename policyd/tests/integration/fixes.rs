@@ -97,6 +97,13 @@ async fn passed_triplets_are_marked(world: &World) {
 async fn networks_of_wblists(world: &World) {
     let daemon = world.daemon(&["amavisd_wblist"]).await;
     for (network, client) in [
+        ("203.0.113.0/24", "203.0.113.10"),
+        ("203.0.113.10/32", "203.0.113.10"),
+        ("203.0.113.0/255.255.255.0", "203.0.113.10"),
+        ("203.0.113.0/0.0.0.255", "203.0.113.10"),
+        ("203.0.0.0/08", "203.0.113.10"),
+        ("203.0.0.0/16", "203.0.113.10"),
+        ("128.0.0.0/128.0.0.0", "203.0.113.10"),
         ("202.0.0.0/7", "203.0.113.10"),
         ("0.0.0.0/0", "203.0.113.10"),
         ("2001:db8::/32", "2001:db8::7"),
@@ -108,6 +115,14 @@ async fn networks_of_wblists(world: &World) {
         world.script(&world.amavisd, "INSERT INTO wblist (rid, sid, wb) VALUES (101, 1, 'B')").await;
         let answer = ask(&daemon, &arrival("friend@sender.test", "alice@example.com", client)).await;
         assert_eq!(answer, "REJECT Blacklisted", "{network}");
+        for stranger in ["20.0.113.10", "2001:db9::7"] {
+            let answer = ask(&daemon, &arrival("friend@sender.test", "alice@example.com", stranger)).await;
+            assert_eq!(
+                answer == "DUNNO",
+                network != "0.0.0.0/0" || stranger.contains(':'),
+                "{network} {stranger}"
+            );
+        }
     }
 }
 
@@ -179,6 +194,9 @@ async fn lists_under_alias_domains(world: &World) {
         "INSERT INTO forwardings (address, forwarding, is_list) VALUES ('mem@example.com', 'alice@example.com', 1)",
         "INSERT INTO maillists (address, accesspolicy, domain, mlid) VALUES ('ml@example.com', 'domain', 'example.com', 'x')",
         "INSERT INTO moderators (address, moderator) VALUES ('ml@example.com', 'boss@sender.test')",
+        "INSERT INTO moderators (address, moderator) VALUES ('ml@example.com', '*@friends.test')",
+        "INSERT INTO moderators (address, moderator) VALUES ('ml@one.test', 'aunt@family.test')",
+        "INSERT INTO moderators (address, moderator) VALUES ('ml@one.test', '*@kin.test')",
     ] {
         world.script(&world.vmail, sql).await;
     }
@@ -188,6 +206,12 @@ async fn lists_under_alias_domains(world: &World) {
         ("bob@two.test", "mem@one.test", "REJECT Not authorized"),
         ("boss@sender.test", "ml@one.test", "DUNNO"),
         ("x@sender.test", "ml@one.test", "REJECT Not authorized"),
+        ("x@friends.test", "ml@example.com", "DUNNO"),
+        ("x@friends.test", "ml@one.test", "DUNNO"),
+        ("x@sub.friends.test", "ml@one.test", "REJECT Not authorized"),
+        ("aunt@family.test", "ml@one.test", "DUNNO"),
+        ("x@kin.test", "ml@one.test", "DUNNO"),
+        ("aunt@family.test", "ml@example.com", "REJECT Not authorized"),
     ] {
         let answer = ask(&daemon, &arrival(sender, recipient, "203.0.113.10")).await;
         assert_eq!(answer, expected, "{sender} -> {recipient}");

@@ -124,6 +124,6 @@ async fn valkey_server() {
     valkey::the_life_of_a_client(&world).await;
     valkey::first_contacts_at_once_are_one(&world).await;
     valkey::triplets_of_one_client_are_bounded(&world).await;
-    valkey::greylisting_answers_as_with_sql(&world).await;
+    Box::pin(valkey::greylisting_answers_as_with_sql(&world)).await;
     valkey::a_stopped_server_is_what_the_settings_say(&mut world).await;
 }

@@ -106,6 +106,16 @@ fn a_server_with_postgresql_in_a_jail() {
 }
 
 #[test]
+fn a_list_service_behind_tls() {
+    let (ours, notes) = imported(
+        "mlmmjadmin_api_endpoint = 'https://lists.example.com/api'\nmlmmjadmin_api_auth_token = 'Kanarienvogel-7'\n",
+    );
+    let login = &ours.reject_sender_login_mismatch;
+    assert_eq!(login.list_api.as_deref(), Some("https://lists.example.com/api"), "{notes}");
+    assert!(login.list_api_token.is_some() && !notes.contains("mlmmjadmin"), "{notes}");
+}
+
+#[test]
 fn a_server_with_ldap() {
     let (ours, notes) = imported(LDAP);
     assert_eq!(ours.accounts, AccountSource::Ldap);
@@ -136,6 +146,20 @@ fn what_the_daemon_would_refuse_is_named() {
         (
             "GREYLISTING_UNAUTH_TRIPLET_EXPIRE = 0\n",
             "GREYLISTING_UNAUTH_TRIPLET_EXPIRE, line 1 is not taken over",
+        ),
+        ("GREYLISTING_BLOCK_EXPIRE = 1440\n", "GREYLISTING_BLOCK_EXPIRE, line 1 is not taken over"),
+        (
+            "GREYLISTING_BLOCK_EXPIRE = 10\nGREYLISTING_UNAUTH_TRIPLET_EXPIRE = 0.001\n",
+            "GREYLISTING_UNAUTH_TRIPLET_EXPIRE, line 2 is not taken over",
+        ),
+        (
+            "CLEANUP_QUERY_SIZE_LIMIT = 5\n",
+            "line 1, CLEANUP_QUERY_SIZE_LIMIT: 5 is taken over as cleanup.batch = 10",
+        ),
+        ("DNS_QUERY_TIMEOUT = 10\n", "line 1, DNS_QUERY_TIMEOUT: a request waits 4 s"),
+        (
+            "SENDERSCORE_REJECT_SCORE = -7\n",
+            "SENDERSCORE_REJECT_SCORE: -7 is taken over as senderscore.reject_score = -1",
         ),
         ("SPF_MAX_DNS_QUERIES = -1\n", "SPF_MAX_DNS_QUERIES, line 1 is not taken over"),
         ("NOTIFICATION_SMTP_PORT = 70000\n", "NOTIFICATION_SMTP_PORT, line 1 is not taken over"),
@@ -179,17 +203,18 @@ fn what_the_daemon_would_refuse_is_named() {
 /// What nothing cures does not keep the rest from being looked at, errors and warnings.
 #[test]
 fn all_that_the_daemon_would_refuse_is_named() {
-    let text = "backend = 'ldap'\nldap_basedn = f()\nSENDERSCORE_REJECT_SCORE = 300\nMYNETWORKS = ['192.0.2.1/24']\n";
+    let text =
+        "backend = 'ldap'\nldap_basedn = f()\nGREYLISTING_MESSAGE = ''\nMYNETWORKS = ['192.0.2.1/24']\n";
     let draft = policyd(&Source::read(text), &Folder::default());
     let notes = draft.notes.join("\n");
     for part in [
         "to be set by hand: ldap.base_dn",
-        "SENDERSCORE_REJECT_SCORE, line 3 is not taken over",
+        "GREYLISTING_MESSAGE, line 3 is not taken over",
         "mynetworks: \"192.0.2.1/24\" is no address",
     ] {
         assert_eq!(notes.matches(part).count(), 1, "{part}\n{notes}");
     }
-    assert!(!draft.text("head").contains("reject_score ="), "{notes}");
+    assert!(!draft.text("head").contains("message ="), "{notes}");
 }
 
 #[test]

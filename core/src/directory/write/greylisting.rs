@@ -1,5 +1,7 @@
 //! Who is greylisted and which senders never are: `iredapd.greylisting` and `greylisting_whitelists`.
 
+use std::collections::HashSet;
+
 use super::{AccountKey, Edit, Result, Rules, Scope, column, taken};
 use crate::sql::{Row, Stmt};
 
@@ -29,6 +31,12 @@ pub struct Edited {
     pub added: Vec<String>,
     /// Values that are gone.
     pub removed: Vec<String>,
+}
+
+/// Values as we write them. Rows of other programs may hold capitals.
+pub(super) fn lowered(rows: &[String]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    rows.iter().map(|row| row.to_lowercase()).filter(|value| seen.insert(value.clone())).collect()
 }
 
 impl Edited {
@@ -109,10 +117,10 @@ impl Rules {
     ) -> Result<Edited> {
         let account = account.into();
         let mut tx = self.iredapd.begin().await?;
-        let current = column(&mut tx, &SENDERS, &[account.as_str().into()]).await?;
-        let edited = Edited::between(current, edit);
-        for gone in &edited.removed {
-            tx.execute(&DELETE_SENDER, &[account.as_str().into(), gone.into()]).await?;
+        let rows = column(&mut tx, &SENDERS, &[account.as_str().into()]).await?;
+        let edited = Edited::between(lowered(&rows), &edit.lowered());
+        for row in rows.iter().filter(|row| edited.removed.contains(&row.to_lowercase())) {
+            tx.execute(&DELETE_SENDER, &[account.as_str().into(), row.into()]).await?;
         }
         for new in &edited.added {
             tx.execute(&INSERT_SENDER, &[account.as_str().into(), new.into()]).await.map_err(taken)?;

@@ -4,10 +4,14 @@
 //! An address belongs to the first domain that names it: the key of the table is the address, and providers share
 //! networks. A domain's row is locked while its addresses are replaced, so of two hosts that do it at once the second
 //! waits and then finds what the first has written; a domain that was removed in the meantime stays removed.
+//!
+//! Domains are written in lower case. Rows of other programs may hold capitals, which only MySQL compares as equal: what
+//! concerns such a domain finds its row, and the rows of its addresses, in either spelling.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::greylisting::lowered;
 use super::{AccountError, Edit, Edited, Result, Rules, column, taken};
 use crate::sql::{DbError, Row, Stmt, Transaction, Value};
 
@@ -24,7 +28,7 @@ const ALL_ADDRESSES: Stmt = Stmt::same(
     "SELECT account, sender, comment FROM greylisting_whitelist_domain_spf ORDER BY comment, sender",
 );
 const ADDRESSES: Stmt = Stmt::same(
-    "SELECT sender FROM greylisting_whitelist_domain_spf WHERE account = '@.' AND comment = ? ORDER BY sender",
+    "SELECT sender FROM greylisting_whitelist_domain_spf WHERE account = '@.' AND comment IN (?) ORDER BY sender",
 );
 const KNOWN: Stmt =
     Stmt::same("SELECT sender FROM greylisting_whitelist_domain_spf WHERE account = '@.' AND sender IN (?)");
@@ -39,11 +43,12 @@ const INSERT_ADDRESS: Stmt = Stmt::per_engine(
      ON CONFLICT DO NOTHING",
 );
 const DELETE_ADDRESS: Stmt = Stmt::same(
-    "DELETE FROM greylisting_whitelist_domain_spf WHERE account = '@.' AND sender = ? AND comment = ?",
+    "DELETE FROM greylisting_whitelist_domain_spf WHERE account = '@.' AND sender = ? AND comment IN (?)",
 );
-const DELETE_ADDRESSES: Stmt = Stmt::same("DELETE FROM greylisting_whitelist_domain_spf WHERE comment = ?");
+const DELETE_ADDRESSES: Stmt =
+    Stmt::same("DELETE FROM greylisting_whitelist_domain_spf WHERE comment IN (?)");
 /// Where releases before 2.1 of iRedAPD kept them.
-const DELETE_OLD_ADDRESSES: Stmt = Stmt::same("DELETE FROM greylisting_whitelists WHERE comment = ?");
+const DELETE_OLD_ADDRESSES: Stmt = Stmt::same("DELETE FROM greylisting_whitelists WHERE comment IN (?)");
 
 /// How often a replacement is begun again that the server has undone in favour of another.
 const ATTEMPTS: u32 = 5;
@@ -66,11 +71,14 @@ impl Rules {
     /// domain go the addresses found for it.
     pub async fn edit_greylisting_domains(&self, edit: &Edit) -> Result<Edited> {
         let mut tx = self.iredapd.begin().await?;
-        let current = column(&mut tx, &DOMAINS, &[]).await?;
-        let edited = Edited::between(current, edit);
-        for gone in &edited.removed {
-            tx.execute(&DELETE_DOMAIN, &[gone.into()]).await?;
-            forget_addresses(&mut tx, gone).await?;
+        let rows = column(&mut tx, &DOMAINS, &[]).await?;
+        let edited = Edited::between(lowered(&rows), &edit.lowered());
+        for row in rows {
+            let domain = row.to_lowercase();
+            if edited.removed.contains(&domain) {
+                tx.execute(&DELETE_DOMAIN, &[(&row).into()]).await?;
+                forget_addresses(&mut tx, &[row, domain]).await?;
+            }
         }
         for new in &edited.added {
             tx.execute(&INSERT_DOMAIN, &[new.into()]).await.map_err(taken)?;
@@ -82,7 +90,7 @@ impl Rules {
     /// Forgets the addresses found for a domain, whether or not it is among the domains; how many.
     pub async fn forget_greylisting_addresses(&self, domain: &str) -> Result<u64> {
         let mut tx = self.iredapd.begin().await?;
-        let rows = forget_addresses(&mut tx, domain).await?;
+        let rows = forget_addresses(&mut tx, &[domain.to_owned(), domain.to_lowercase()]).await?;
         tx.commit().await?;
         Ok(rows)
     }
@@ -117,17 +125,18 @@ impl Rules {
         addresses: &[String],
         has_to_be_listed: bool,
     ) -> Result<Option<Edited>> {
-        let comment = comment_of(domain);
+        let comment = comment_of(&domain.to_lowercase());
+        let comments = || Value::list([&comment, &comment_of(domain)]);
         let mut tx = self.iredapd.begin().await?;
         if tx.fetch_optional(&LOCK_DOMAIN, &[domain.into()]).await?.is_none() && has_to_be_listed {
             tx.rollback().await?;
             return Ok(None);
         }
-        let current = column(&mut tx, &ADDRESSES, &[(&comment).into()]).await?;
+        let current = column(&mut tx, &ADDRESSES, &[comments()]).await?;
         let removed: Vec<String> =
             current.into_iter().filter(|address| addresses.binary_search(address).is_err()).collect();
         for gone in &removed {
-            tx.execute(&DELETE_ADDRESS, &[gone.into(), (&comment).into()]).await?;
+            tx.execute(&DELETE_ADDRESS, &[gone.into(), comments()]).await?;
         }
         let known = column(&mut tx, &KNOWN, &[Value::list(addresses)]).await?;
         let known: HashSet<String> = known.into_iter().collect();
@@ -141,10 +150,10 @@ impl Rules {
     }
 }
 
-async fn forget_addresses(tx: &mut Transaction, domain: &str) -> Result<u64> {
-    let comment = comment_of(domain);
-    let found = tx.execute(&DELETE_ADDRESSES, &[(&comment).into()]).await?;
-    let old = tx.execute(&DELETE_OLD_ADDRESSES, &[comment.into()]).await?;
+async fn forget_addresses(tx: &mut Transaction, spellings: &[String]) -> Result<u64> {
+    let comments = [Value::list(spellings.iter().map(|domain| comment_of(domain)))];
+    let found = tx.execute(&DELETE_ADDRESSES, &comments).await?;
+    let old = tx.execute(&DELETE_OLD_ADDRESSES, &comments).await?;
     Ok(found.rows_affected + old.rows_affected)
 }
 

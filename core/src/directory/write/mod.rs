@@ -97,6 +97,15 @@ pub enum Edit {
 }
 
 impl Edit {
+    /// The same in lower case.
+    fn lowered(&self) -> Edit {
+        let lower = |values: &[String]| values.iter().map(|value| value.to_lowercase()).collect();
+        match self {
+            Edit::Replace(values) => Edit::Replace(lower(values)),
+            Edit::Adjust { add, remove } => Edit::Adjust { add: lower(add), remove: lower(remove) },
+        }
+    }
+
     /// The values after the change, without duplicates, in the order they were.
     pub fn apply(&self, current: Vec<String>) -> Vec<String> {
         let (mut values, remove): (Vec<String>, &[String]) = match self {

@@ -19,12 +19,12 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// The account as the tables hold it: `@.`, `@domain`, `user@domain`.
+    /// The account as the tables hold it, in lower case: `@.`, `@domain`, `user@domain`.
     pub fn account(&self) -> String {
         match self {
             Scope::Global => "@.".to_owned(),
-            Scope::Domain(domain) => format!("@{domain}"),
-            Scope::User(user) => user.clone(),
+            Scope::Domain(domain) => format!("@{}", domain.to_lowercase()),
+            Scope::User(user) => user.to_lowercase(),
         }
     }
 
@@ -160,5 +160,7 @@ mod tests {
             assert_eq!((key.policy_priority(), key.filter_priority()), priorities, "{key}");
             assert_eq!(AccountKey::parse(&scope.account()).as_ref(), Some(&key));
         }
+        assert_eq!(Scope::Domain("Example.com".into()).account(), "@example.com");
+        assert_eq!(Scope::User("A@Example.com".into()).account(), "a@example.com");
     }
 }
