@@ -201,6 +201,9 @@ async fn threat_t37_evicted_keys_are_missed_and_full_memory_is_a_failure() {
     assert_eq!(ask(&daemon, &message).await, DEFER);
     assert_eq!(server(&["EXISTS", COUNTER]), ":0");
     assert!(!is_up(&daemon));
+    let health = daemon.health();
+    let figures = health.iter().find(|one| one.name == "valkey").and_then(|one| one.pool.as_ref());
+    assert!(figures.is_some_and(|pool| pool.errors.contains(&("refused", 1))), "{figures:?}");
     assert_eq!(server(&["CONFIG", "SET", "maxmemory", "0"]), "+OK");
     for expected in ["DUNNO", "DUNNO", REFUSED] {
         assert_eq!(ask(&daemon, &message).await, expected);
