@@ -182,15 +182,7 @@ impl ThrottleStore {
         tracked.sort();
         match tracked.as_slice() {
             [] => Ok(Counted::Accepted),
-            [one] => {
-                let count = Count { counter: one.clone(), amount, now };
-                match self.counts.ask(count.clone()).await {
-                    Some(Ok(Tried::Moved)) => Ok(Counted::Accepted),
-                    Some(Ok(tried)) => self.count_one(count, tried).await,
-                    Some(Err(error)) => Err(error),
-                    None => Err(contended()),
-                }
-            }
+            [one] => self.count_one(Count { counter: one.clone(), amount, now }).await,
             several => {
                 let name = lines::name(several);
                 let message = Several { counters: tracked, amount, now };
@@ -199,25 +191,31 @@ impl ThrottleStore {
         }
     }
 
+    async fn count_one(&self, count: Count) -> Result<Counted, DbError> {
+        let name = lines::name(std::slice::from_ref(&count.counter));
+        loop {
+            match self.counts.ask(count.clone()).await.unwrap_or_else(|| Err(contended()))? {
+                Tried::Moved => return Ok(Counted::Accepted),
+                Tried::NotMoved => return self.count_alone(count, name).await,
+                Tried::Held => self.waiting.until_free(&name).await,
+            }
+        }
+    }
+
     /// Counts a message whose counter was not moved together with others: it is exceeded, missing, or held.
-    async fn count_one(&self, count: Count, first: Tried) -> Result<Counted, DbError> {
+    async fn count_alone(&self, count: Count, name: lines::Name) -> Result<Counted, DbError> {
         let Count { counter, amount, now } = &count;
-        let mut held = first == Tried::Held;
+        let mut run = Run::Alone(&self.db);
         for attempt in 0..ATTEMPTS {
             sleep(PAUSE * attempt).await;
-            let standing = match held {
-                true => Standing::Allowed,
-                false => Run::Alone(&self.db).standing(counter, *amount, *now).await?,
-            };
-            held = false;
-            let moved = match standing {
+            let moved = match run.standing(counter, *amount, *now).await? {
                 Standing::Exceeded { has_row, by_messages } => {
                     return Ok(Counted::Exceeded { at: counter.clone(), has_row, by_messages });
                 }
                 Standing::Missing => counter::create(&self.db, counter, *amount, *now).await,
                 Standing::Allowed => {
-                    let name = lines::name(std::slice::from_ref(counter));
-                    self.waiting.ask(name, count.clone()).await.unwrap_or_else(|| Err(contended()))
+                    let waited = self.waiting.ask(name.clone(), count.clone()).await;
+                    waited.unwrap_or_else(|| Err(contended()))
                 }
             };
             match moved {

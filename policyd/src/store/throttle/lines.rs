@@ -7,11 +7,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outrider_core::gather::{Gather, Lanes};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::Tracked;
 
@@ -30,6 +30,8 @@ pub(super) struct Lines<Q, A> {
     lines: Mutex<HashMap<Name, Arc<Gather<Q, A>>>>,
     /// Counters that somebody moves who is in no line.
     alone: Mutex<HashSet<Name>>,
+    /// Told when somebody left.
+    left: Notify,
     /// Messages of a line that wait together at most.
     most: usize,
     work: Arc<Work<Q, A>>,
@@ -51,7 +53,8 @@ impl<Q: Send + 'static, A: Send + 'static> Lines<Q, A> {
                 work(messages).await
             })
         };
-        Lines { lines: Mutex::default(), alone: Mutex::default(), most, work: Arc::new(work) }
+        let left = Notify::new();
+        Lines { lines: Mutex::default(), alone: Mutex::default(), left, most, work: Arc::new(work) }
     }
 
     /// The answer to a message in its line; `None` if the work on it panicked. The line goes on when the requester gives
@@ -67,7 +70,20 @@ impl<Q: Send + 'static, A: Send + 'static> Lines<Q, A> {
         if lock(&self.lines).contains_key(&name) || !lock(&self.alone).insert(name.clone()) {
             return None;
         }
-        Some(Alone { alone: &self.alone, name })
+        Some(Alone { alone: &self.alone, left: &self.left, name })
+    }
+
+    /// Waits until nobody moves these counters or waits to do so.
+    pub(super) async fn until_free(&self, name: &Name) {
+        loop {
+            let mut left = pin!(self.left.notified());
+            // Who leaves from here on is noticed.
+            left.as_mut().enable();
+            if !lock(&self.lines).contains_key(name) && !lock(&self.alone).contains(name) {
+                return;
+            }
+            left.await;
+        }
     }
 
     fn stand_in(self: &Arc<Self>, name: Name) -> Place<Q, A> {
@@ -93,6 +109,7 @@ impl<Q, A> Drop for Place<Q, A> {
         // The map's and this one.
         if Arc::strong_count(&self.line) <= 2 {
             lines.remove(&self.name);
+            self.lines.left.notify_waiters();
         }
     }
 }
@@ -100,12 +117,14 @@ impl<Q, A> Drop for Place<Q, A> {
 /// Somebody who moves counters and is in no line.
 pub(super) struct Alone<'a> {
     alone: &'a Mutex<HashSet<Name>>,
+    left: &'a Notify,
     name: Name,
 }
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
         lock(self.alone).remove(&self.name);
+        self.left.notify_waiters();
     }
 }
 
@@ -160,7 +179,19 @@ mod tests {
         assert!(lines.try_alone(counters("b")).is_none());
         drop(alone);
         assert!(lines.try_alone(counters("b")).is_some());
-        sleep(Duration::from_secs(10)).await;
-        assert!(lines.try_alone(counters("a")).is_some());
+        let begin = Instant::now();
+        lines.until_free(&counters("b")).await;
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        lines.until_free(&counters("a")).await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(9));
+        let alone = lines.try_alone(counters("a")).expect("nobody is there");
+        let free = tokio::spawn({
+            let lines = lines.clone();
+            async move { lines.until_free(&counters("a")).await }
+        });
+        sleep(Duration::from_secs(1)).await;
+        assert!(!free.is_finished());
+        drop(alone);
+        free.await.expect("no panic");
     }
 }

@@ -29,7 +29,7 @@ pub(super) enum Tried {
     Moved,
     /// Why not is not known.
     NotMoved,
-    /// Not tried: another message of this process waits for it.
+    /// Not tried: other messages of this process are moving it, or wait for it.
     Held,
 }
 
