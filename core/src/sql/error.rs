@@ -57,7 +57,7 @@ pub enum DbError {
 /// The names of [`DbError::class`].
 const CLASSES: [&str; 6] = ["unavailable", "busy", "timeout", "broken", "try_again", "refused"];
 
-/// How often a server failed, by [`DbError::class`].
+/// How often a server failed, by the class of the failure.
 #[derive(Debug, Default)]
 pub struct FailureCounts([AtomicU64; CLASSES.len()]);
 
