@@ -3,7 +3,8 @@
 //! A request that comes while nothing is under way is worked on at once and alone. Those that come meanwhile wait and are
 //! the next batch: the busier it is, the larger the batches, and nobody ever waits for others to come. Those who have waited
 //! longer than a batch should take do not wait for one that hangs: another is begun beside it. The work runs in
-//! tasks of its own, so that it goes on when a requester gives up at its deadline.
+//! tasks of its own, so that it goes on when a requester gives up at its deadline; of who gave up before that, nothing is
+//! done.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -97,14 +98,23 @@ impl<Q, A> Shared<Q, A> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The next requests, without those that nobody waits for any more.
+    fn take_batch(&self) -> Vec<(Q, oneshot::Sender<A>)> {
+        let (mut waiting, mut batch) = (self.lock(), Vec::new());
+        while batch.len() < self.most
+            && let Some((request, sender)) = waiting.requests.pop_front()
+        {
+            if !sender.is_closed() {
+                batch.push((request, sender));
+            }
+        }
+        batch
+    }
+
     /// Works until nobody waits any more.
     async fn run(&self) {
         loop {
-            let batch: Vec<_> = {
-                let mut waiting = self.lock();
-                let length = waiting.requests.len().min(self.most);
-                waiting.requests.drain(..length).collect()
-            };
+            let batch = self.take_batch();
             if batch.is_empty() {
                 return;
             }
@@ -225,6 +235,28 @@ mod tests {
         let (unlucky, after) = tokio::join!(gather.ask(13), gather.ask(14));
         assert_eq!((unlucky, after), (None, Some(14)));
         assert_eq!(gather.ask(15).await, Some(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_done_for_who_gave_up_in_the_queue() {
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let seen = done.clone();
+        let gather = Arc::new(Gather::new(8, Lanes::ONE, move |batch: Vec<u32>| {
+            seen.lock().unwrap().extend(batch.iter().copied());
+            async move {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                batch
+            }
+        }));
+        let first = tokio::spawn({
+            let gather = gather.clone();
+            async move { gather.ask(1).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(timeout(Duration::from_secs(1), gather.ask(2)).await.is_err());
+        assert_eq!(gather.ask(3).await, Some(3));
+        assert_eq!(first.await.unwrap(), Some(1));
+        assert_eq!(*done.lock().unwrap(), [1, 3]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -70,8 +70,10 @@ impl Server for PostgresServer {
         // not hold locks. Not as an option of the connection: poolers in between refuse those.
         let limit = (self.statement_timeout + Duration::from_secs(1)).as_millis();
         let idle = IDLE_TRANSACTION.as_millis();
-        let set =
-            format!("SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {idle}");
+        let set = format!(
+            "SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {idle}; \
+             SET default_transaction_isolation = 'read committed'"
+        );
         connection.execute(sqlx::raw_sql(prepared(Cow::Owned(set)))).await?;
         // The driver begins every session in UTC.
         if let Some(zone) = &self.zone

@@ -29,7 +29,6 @@ use std::time::Duration;
 
 use outrider_core::gather::{Gather, Lanes};
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::{AccountCache, Sweep, fit};
@@ -115,25 +114,25 @@ pub struct ThrottleStore {
     /// Those that have to wait for their counter; whether it moved.
     waiting: Arc<Lines<Count, Result<bool, DbError>>>,
     /// Those with several counters.
-    several: Arc<Lines<Several, Result<Counted, DbError>>>,
+    several: Lines<Several, Result<Counted, DbError>>,
     limits: AccountCache<Vec<Limits>>,
 }
 
 impl ThrottleStore {
     /// The tables in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> ThrottleStore {
-        // Half of the connections stay for what has nothing to wait for.
-        let places = Arc::new(Semaphore::new((db.most_connections() / 2).saturating_sub(1).max(1)));
+        // Of 8 connections 2 wait for counters, 3 move several; one more may wait below `together`.
+        let (few, some) = (db.most_connections() / 4, db.most_connections() * 3 / 8);
         let server = db.clone();
-        let waiting = Arc::new(Lines::new(MOST, places.clone(), move |counts: Vec<Count>| {
+        let waiting = Arc::new(Lines::new(MOST, few, move |counts: Vec<Count>| {
             let db = server.clone();
             async move { group::count_in_turn(&db, &counts).await }
         }));
         let server = db.clone();
-        let several = Arc::new(Lines::new(1, places, move |messages: Vec<Several>| {
+        let several = Lines::new(1, some, move |messages: Vec<Several>| {
             let db = server.clone();
             async move { several::count_each(&db, &messages).await }
-        }));
+        });
         let together = Arc::new(Together::new(db.clone(), waiting.clone()));
         let counts = Gather::new(MOST, LANES, move |counts: Vec<Count>| {
             let together = together.clone();
@@ -208,17 +207,12 @@ impl ThrottleStore {
         let mut run = Run::Alone(&self.db);
         for attempt in 0..ATTEMPTS {
             sleep(PAUSE * attempt).await;
-            let moved = match run.standing(counter, *amount, *now).await? {
-                Standing::Exceeded { has_row, by_messages } => {
-                    return Ok(Counted::Exceeded { at: counter.clone(), has_row, by_messages });
-                }
-                Standing::Missing => counter::create(&self.db, counter, *amount, *now).await,
-                Standing::Allowed => {
-                    let waited = self.waiting.ask(name.clone(), count.clone()).await;
-                    waited.unwrap_or_else(|| Err(contended()))
-                }
-            };
-            match moved {
+            let standing = run.standing(counter, *amount, *now).await?;
+            if let Standing::Exceeded { has_row, by_messages } = standing {
+                return Ok(Counted::Exceeded { at: counter.clone(), has_row, by_messages });
+            }
+            let waited = self.waiting.ask(name.clone(), count.clone()).await;
+            match waited.unwrap_or_else(|| Err(contended())) {
                 Ok(true) => return Ok(Counted::Accepted),
                 Ok(false) | Err(DbError::TryAgain(_)) => {}
                 Err(error) => return Err(error),

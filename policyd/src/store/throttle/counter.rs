@@ -215,8 +215,20 @@ fn count_args(counter: &Tracked, amount: Amount, now: i64) -> [Value; 22] {
     ]
 }
 
+/// Moves a counter if its limits allow it, or makes its row with this first message on it.
+pub(super) async fn count(db: &Db, counter: &Tracked, amount: Amount, now: i64) -> Result<bool, DbError> {
+    let mut run = Run::Alone(db);
+    if run.moved(counter, amount, now).await? {
+        return Ok(true);
+    }
+    match run.standing(counter, amount, now).await? {
+        Standing::Missing => create(db, counter, amount, now).await,
+        Standing::Exceeded { .. } | Standing::Allowed => Ok(false),
+    }
+}
+
 /// Makes the row of a counter with its first message on it; false if somebody else made one first.
-pub(super) async fn create(db: &Db, counter: &Tracked, amount: Amount, now: i64) -> Result<bool, DbError> {
+async fn create(db: &Db, counter: &Tracked, amount: Amount, now: i64) -> Result<bool, DbError> {
     if db.engine() == Engine::Postgres {
         let mut transaction = db.begin().await?;
         let made = create_within(&mut transaction, counter, amount, now).await?;

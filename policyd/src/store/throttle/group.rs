@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use outrider_core::sql::{Db, DbError};
 
-use super::counter::Run;
+use super::counter::{self, Run};
 use super::together::{Change, Together, Tried};
 use super::{Amount, Tracked};
 
@@ -41,15 +41,15 @@ pub(super) async fn count_all(together: &Together, counts: &[Count]) -> Vec<Resu
     outcomes
 }
 
-/// Counts messages that have waited for the same counter; of each whether it was, else it is too much for the counter or
-/// there is none.
+/// Counts messages that have waited for the same counter, and makes its row if there is none; of each whether it was
+/// counted.
 pub(super) async fn count_in_turn(db: &Db, counts: &[Count]) -> Vec<Result<bool, DbError>> {
     let group: Vec<&Count> = counts.iter().collect();
     // Limits may have been set anew while they waited.
     let alike = counts.iter().all(|count| Some(&count.counter) == counts.first().map(|first| &first.counter));
     if let Some(Change { counter, amount, now }) = as_one(&group).filter(|_| alike) {
         match Run::Alone(db).moved(&counter, amount, now).await {
-            Ok(false) | Err(DbError::TryAgain(_)) if group.len() > 1 => {}
+            Ok(false) | Err(DbError::TryAgain(_)) => {}
             outcome => return vec![outcome; counts.len()],
         }
     }
@@ -57,10 +57,10 @@ pub(super) async fn count_in_turn(db: &Db, counts: &[Count]) -> Vec<Result<bool,
     for Count { counter, amount, now } in counts {
         let outcome = match outcomes.last() {
             // What failed for one will not be waited for again by each of the others.
-            Some(Err(
-                error @ (DbError::Timeout { .. } | DbError::Broken { .. } | DbError::Unavailable { .. }),
-            )) => Err(error.clone()),
-            _ => Run::Alone(db).moved(counter, *amount, *now).await,
+            Some(Err(error)) if !matches!(error, DbError::TryAgain(_) | DbError::Refused(_)) => {
+                Err(error.clone())
+            }
+            _ => counter::count(db, counter, *amount, *now).await,
         };
         outcomes.push(outcome);
     }

@@ -3,7 +3,7 @@
 //! The server lets a statement wait for a row that another session has changed and not committed yet: an
 //! administrator's open transaction, another host that hangs. Each such wait keeps a connection. So messages that have to
 //! wait for the same counters stand in a line, those of one moment wait together, and of all lines only a few wait in the
-//! server at once.
+//! server at once. In this process nobody else moves the counters meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -27,104 +27,131 @@ type Work<Q, A> = dyn Fn(Vec<Q>) -> Pin<Box<dyn Future<Output = Vec<A>> + Send>>
 
 /// Lines of messages `Q` that get answers `A`.
 pub(super) struct Lines<Q, A> {
+    /// Those in which somebody stands.
     lines: Mutex<HashMap<Name, Arc<Gather<Q, A>>>>,
-    /// Counters that somebody moves who is in no line.
-    alone: Mutex<HashSet<Name>>,
-    /// Told when somebody left.
-    left: Notify,
+    moving: Arc<Moving>,
+    /// How many lines wait in the server at once.
+    places: Arc<Semaphore>,
     /// Messages of a line that wait together at most.
     most: usize,
     work: Arc<Work<Q, A>>,
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Lines<Q, A> {
-    /// `work` gets 1 to `most` messages of a line, and has one of the `places`.
-    pub(super) fn new<W, F>(most: usize, places: Arc<Semaphore>, work: W) -> Lines<Q, A>
+    /// `work` gets 1 to `most` messages of a line; it runs for `places` lines at once.
+    pub(super) fn new<W, F>(most: usize, places: usize, work: W) -> Lines<Q, A>
     where
         W: Fn(Vec<Q>) -> F + Send + Sync + 'static,
         F: Future<Output = Vec<A>> + Send + 'static,
     {
-        let work = Arc::new(work);
-        let work = move |messages| -> Pin<Box<dyn Future<Output = Vec<A>> + Send>> {
-            let (work, places) = (work.clone(), places.clone());
-            Box::pin(async move {
-                // Never closed.
-                let _place = places.acquire().await;
-                work(messages).await
-            })
-        };
-        let left = Notify::new();
-        Lines { lines: Mutex::default(), alone: Mutex::default(), left, most, work: Arc::new(work) }
+        Lines {
+            lines: Mutex::default(),
+            moving: Arc::default(),
+            places: Arc::new(Semaphore::new(places.max(1))),
+            most,
+            work: Arc::new(move |messages| Box::pin(work(messages))),
+        }
     }
 
-    /// The answer to a message in its line; `None` if the work on it panicked. The line goes on when the requester gives
-    /// up, so that those who come later do not begin another.
-    pub(super) async fn ask(self: &Arc<Self>, name: Name, message: Q) -> Option<A> {
+    /// The answer to a message in its line; `None` if the work on it panicked.
+    pub(super) async fn ask(&self, name: Name, message: Q) -> Option<A> {
         let place = self.stand_in(name);
-        let answer = tokio::spawn(async move { place.line.ask(message).await });
-        answer.await.ok().flatten()
+        match &place.line {
+            Some(line) => line.ask(message).await,
+            None => None,
+        }
     }
 
     /// The right to move these counters without standing in their line, if there is none and nobody else does.
-    pub(super) fn try_alone(&self, name: Name) -> Option<Alone<'_>> {
-        if lock(&self.lines).contains_key(&name) || !lock(&self.alone).insert(name.clone()) {
-            return None;
-        }
-        Some(Alone { alone: &self.alone, left: &self.left, name })
+    pub(super) fn try_alone(&self, name: &Name) -> Option<Mover> {
+        if lock(&self.lines).contains_key(name) { None } else { self.moving.try_begin(name) }
     }
 
     /// Waits until nobody moves these counters or waits to do so.
     pub(super) async fn until_free(&self, name: &Name) {
+        let is_free = || !lock(&self.lines).contains_key(name) && !lock(&self.moving.names).contains(name);
+        self.moving.until(|| is_free().then_some(())).await;
+    }
+
+    fn stand_in(&self, name: Name) -> Place<'_, Q, A> {
+        let begin = || Arc::new(self.begin(name.clone()));
+        let line = lock(&self.lines).entry(name.clone()).or_insert_with(begin).clone();
+        Place { lines: &self.lines, moving: &self.moving, name, line: Some(line) }
+    }
+
+    fn begin(&self, name: Name) -> Gather<Q, A> {
+        let (moving, places, work) = (self.moving.clone(), self.places.clone(), self.work.clone());
+        Gather::new(self.most, Lanes::ONE, move |messages| {
+            let (moving, places, work, name) = (moving.clone(), places.clone(), work.clone(), name.clone());
+            async move {
+                // Also of an earlier line, whose messages have all given up while it waited.
+                let _mover = moving.until(|| moving.try_begin(&name)).await;
+                // Never closed.
+                let _place = places.acquire().await;
+                work(messages).await
+            }
+        })
+    }
+}
+
+/// Somebody in a line; the last one who leaves takes the line away. What it works on is worked on to the end.
+struct Place<'a, Q, A> {
+    lines: &'a Mutex<HashMap<Name, Arc<Gather<Q, A>>>>,
+    moving: &'a Moving,
+    name: Name,
+    /// Always there until the place is left.
+    line: Option<Arc<Gather<Q, A>>>,
+}
+
+impl<Q, A> Drop for Place<'_, Q, A> {
+    fn drop(&mut self) {
+        let mut lines = lock(self.lines);
+        self.line = None;
+        if lines.get(&self.name).is_some_and(|line| Arc::strong_count(line) == 1) {
+            lines.remove(&self.name);
+            self.moving.left.notify_waiters();
+        }
+    }
+}
+
+/// The counters that are being moved.
+#[derive(Default)]
+struct Moving {
+    names: Mutex<HashSet<Name>>,
+    /// Told when one is not any more, or a line is gone.
+    left: Notify,
+}
+
+impl Moving {
+    fn try_begin(self: &Arc<Moving>, name: &Name) -> Option<Mover> {
+        let is_first = lock(&self.names).insert(name.clone());
+        is_first.then(|| Mover { moving: self.clone(), name: name.clone() })
+    }
+
+    /// Waits until `attempt` gives something.
+    async fn until<T>(&self, attempt: impl Fn() -> Option<T>) -> T {
         loop {
             let mut left = pin!(self.left.notified());
             // Who leaves from here on is noticed.
             left.as_mut().enable();
-            if !lock(&self.lines).contains_key(name) && !lock(&self.alone).contains(name) {
-                return;
+            if let Some(done) = attempt() {
+                return done;
             }
             left.await;
         }
     }
-
-    fn stand_in(self: &Arc<Self>, name: Name) -> Place<Q, A> {
-        let begin = || {
-            let work = self.work.clone();
-            Arc::new(Gather::new(self.most, Lanes::ONE, move |messages| work(messages)))
-        };
-        let line = lock(&self.lines).entry(name.clone()).or_insert_with(begin).clone();
-        Place { lines: self.clone(), name, line }
-    }
 }
 
-/// Somebody in a line; the last one who leaves takes the line away.
-struct Place<Q, A> {
-    lines: Arc<Lines<Q, A>>,
-    name: Name,
-    line: Arc<Gather<Q, A>>,
-}
-
-impl<Q, A> Drop for Place<Q, A> {
-    fn drop(&mut self) {
-        let mut lines = lock(&self.lines.lines);
-        // The map's and this one.
-        if Arc::strong_count(&self.line) <= 2 {
-            lines.remove(&self.name);
-            self.lines.left.notify_waiters();
-        }
-    }
-}
-
-/// Somebody who moves counters and is in no line.
-pub(super) struct Alone<'a> {
-    alone: &'a Mutex<HashSet<Name>>,
-    left: &'a Notify,
+/// Somebody who moves counters.
+pub(super) struct Mover {
+    moving: Arc<Moving>,
     name: Name,
 }
 
-impl Drop for Alone<'_> {
+impl Drop for Mover {
     fn drop(&mut self) {
-        lock(self.alone).remove(&self.name);
-        self.left.notify_waiters();
+        lock(&self.moving.names).remove(&self.name);
+        self.moving.left.notify_waiters();
     }
 }
 
@@ -146,7 +173,7 @@ mod tests {
 
     /// Lines whose work takes so many seconds and tells how many came together.
     fn lines(places: usize) -> Arc<Lines<u64, usize>> {
-        Arc::new(Lines::new(8, Arc::new(Semaphore::new(places)), |messages: Vec<u64>| async move {
+        Arc::new(Lines::new(8, places, |messages: Vec<u64>| async move {
             sleep(Duration::from_secs(messages[0])).await;
             vec![messages.len(); messages.len()]
         }))
@@ -169,22 +196,42 @@ mod tests {
         assert!(lock(&lines.lines).is_empty(), "nothing is left behind");
     }
 
+    /// Many who leave at the same moment, on several threads.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_last_who_leaves_takes_the_line_away() {
+        let lines: Arc<Lines<u64, u64>> =
+            Arc::new(Lines::new(8, 2, |messages: Vec<u64>| async move { messages }));
+        for _ in 0..2000 {
+            let asked: Vec<_> = (0..6)
+                .map(|number| {
+                    let lines = lines.clone();
+                    tokio::spawn(async move { lines.ask(counters("a"), number).await })
+                })
+                .collect();
+            for (asked, number) in asked.into_iter().zip(0..) {
+                assert_eq!(asked.await.unwrap(), Some(number));
+            }
+            assert!(lock(&lines.lines).is_empty());
+            lines.until_free(&counters("a")).await;
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_line_is_there_until_its_work_is_done() {
         let lines = lines(2);
         let gave_up = timeout(Duration::from_secs(1), lines.ask(counters("a"), 10)).await;
         assert!(gave_up.is_err());
-        assert!(lines.try_alone(counters("a")).is_none(), "somebody still waits in the server");
-        let alone = lines.try_alone(counters("b")).expect("nobody is there");
-        assert!(lines.try_alone(counters("b")).is_none());
+        assert!(lines.try_alone(&counters("a")).is_none(), "somebody still waits in the server");
+        let alone = lines.try_alone(&counters("b")).expect("nobody is there");
+        assert!(lines.try_alone(&counters("b")).is_none());
         drop(alone);
-        assert!(lines.try_alone(counters("b")).is_some());
+        assert!(lines.try_alone(&counters("b")).is_some());
         let begin = Instant::now();
         lines.until_free(&counters("b")).await;
         assert_eq!(begin.elapsed(), Duration::ZERO);
         lines.until_free(&counters("a")).await;
         assert_eq!(begin.elapsed(), Duration::from_secs(9));
-        let alone = lines.try_alone(counters("a")).expect("nobody is there");
+        let alone = lines.try_alone(&counters("a")).expect("nobody is there");
         let free = tokio::spawn({
             let lines = lines.clone();
             async move { lines.until_free(&counters("a")).await }

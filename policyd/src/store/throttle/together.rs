@@ -4,10 +4,11 @@
 //! the moment is left out: nobody waits for a counter that is not its own. MySQL, and a MariaDB before 10.6 or with a
 //! binary log of statements, cannot do that: there each is moved alone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use outrider_core::sql::{Db, DbError, Engine, Stmt, Value};
+use tokio::sync::Mutex;
 
 use super::counter::Run;
 use super::group::Count;
@@ -89,11 +90,13 @@ pub(super) struct Together {
     db: Db,
     server: Server,
     waiting: Arc<Lines<Count, Result<bool, DbError>>>,
+    /// Held by the one that may wait in the server.
+    may_wait: Mutex<()>,
 }
 
 impl Together {
     pub(super) fn new(db: Db, waiting: Arc<Lines<Count, Result<bool, DbError>>>) -> Together {
-        Together { server: Server::new(db.clone()), db, waiting }
+        Together { server: Server::new(db.clone()), db, waiting, may_wait: Mutex::default() }
     }
 
     /// Makes the changes; of each whether it took place. `None` is one that cannot.
@@ -124,17 +127,22 @@ impl Together {
         }
     }
 
-    /// The quickest way for one, but it waits if somebody else holds the counter: only one does so.
-    async fn move_alone(&self, Change { counter, amount, now }: &Change) -> Result<Tried, DbError> {
-        let name = lines::name(std::slice::from_ref(counter));
-        let Some(_alone) = self.waiting.try_alone(name) else { return Ok(Tried::Held) };
+    /// The quickest way for one, but it waits if somebody else holds the counter: if one does so, no other.
+    async fn move_alone(&self, change: &Change) -> Result<Tried, DbError> {
+        let Change { counter, amount, now } = change;
+        let Some(_mover) = self.waiting.try_alone(&lines::name(std::slice::from_ref(counter))) else {
+            return Ok(Tried::Held);
+        };
+        let Ok(_waits) = self.may_wait.try_lock() else {
+            return Ok(self.move_together(&[change]).await?.contains(&true).into());
+        };
         Ok(Run::Alone(&self.db).moved(counter, *amount, *now).await?.into())
     }
 
     async fn move_together(&self, changes: &[&Change]) -> Result<Vec<bool>, DbError> {
         match self.db.engine() {
             Engine::MySql if !self.server.skips_locked_rows().await? => Ok(vec![false; changes.len()]),
-            Engine::MySql => in_one_insert(&self.db, changes).await,
+            Engine::MySql => in_inserts(&self.db, changes).await,
             Engine::Postgres | Engine::Sqlite => {
                 let rows = padded(changes.iter().map(|change| values(change)).collect());
                 in_one_statement(&self.db, changes, &[rows]).await
@@ -143,14 +151,30 @@ impl Together {
     }
 }
 
-/// Those with the same row of `throttle` as the first; the others ask alone.
-async fn in_one_insert(db: &Db, changes: &[&Change]) -> Result<Vec<bool>, DbError> {
-    let Some(tid) = changes.first().map(|change| change.counter.tid) else { return Ok(Vec::new()) };
-    let same = changes.iter().filter(|change| change.counter.tid == tid);
-    let mut rows: Vec<Vec<Value>> = same.map(|change| values(change).split_off(1)).collect();
+/// One for each row of `throttle`.
+async fn in_inserts(db: &Db, changes: &[&Change]) -> Result<Vec<bool>, DbError> {
+    let mut settings: HashMap<i64, Vec<usize>> = HashMap::new();
+    for (at, change) in changes.iter().enumerate() {
+        settings.entry(change.counter.tid).or_default().push(at);
+    }
+    let mut outcomes = vec![false; changes.len()];
+    for (tid, places) in settings {
+        let same: Vec<&Change> = places.iter().map(|&at| changes[at]).collect();
+        match in_one_insert(db, tid, &same).await {
+            Ok(moved) => places.into_iter().zip(moved).for_each(|(at, moved)| outcomes[at] = moved),
+            // What came before lasts; the others are tried alone.
+            Err(_) if outcomes.contains(&true) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(outcomes)
+}
+
+async fn in_one_insert(db: &Db, tid: i64, changes: &[&Change]) -> Result<Vec<bool>, DbError> {
+    let mut rows: Vec<Vec<Value>> = changes.iter().map(|change| values(change).split_off(1)).collect();
     let accounts = Value::List(rows.iter().filter_map(|row| row.first().cloned()).collect());
     // The last one again would move its row twice.
-    let nobody = [Value::from("")].into_iter().chain([0; 6].map(Value::from)).collect();
+    let nobody = [Value::Null].into_iter().chain([0; 6].map(Value::from)).collect();
     rows.resize(rows.len().next_power_of_two(), nobody);
     in_one_statement(db, changes, &[Value::Rows(rows), tid.into(), accounts]).await
 }
