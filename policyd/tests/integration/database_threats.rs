@@ -98,9 +98,9 @@ pub(crate) async fn threat_t34_who_waits_for_a_lock_waits_alone(world: &World) {
         let (mut client, user) = (Client::connect(&daemon), user.clone());
         tokio::spawn(async move { client.ask(&submission(&user, "1", "100")).await })
     };
-    // More than there are connections, together and one after the other.
+    // More than there are connections, one after the other and together.
     let mut waiting = Vec::new();
-    for pause in [0, 10] {
+    for pause in [10, 0] {
         let locked = [0; 9].into_iter().chain(0..5).chain([0]);
         for user in locked {
             waiting.push(send(&users[user]));
