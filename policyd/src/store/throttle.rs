@@ -206,7 +206,7 @@ impl ThrottleStore {
         let Count { counter, amount, now } = &count;
         let mut run = Run::Alone(&self.db);
         for attempt in 0..ATTEMPTS {
-            sleep(PAUSE * attempt).await;
+            pause(attempt).await;
             let standing = run.standing(counter, *amount, *now).await?;
             if let Standing::Exceeded { has_row, by_messages } = standing {
                 return Ok(Counted::Exceeded { at: counter.clone(), has_row, by_messages });
@@ -231,6 +231,13 @@ impl ThrottleStore {
     pub async fn claim_notification(&self, counter: &Tracked, now: i64) -> Result<bool, DbError> {
         let args = [now.into(), counter.tid.into(), fit(&counter.key, 255).into(), counter.period.into()];
         Ok(self.db.execute(&CLAIM_NOTIFICATION, &args).await?.rows_affected > 0)
+    }
+}
+
+/// Before another attempt.
+async fn pause(attempt: u32) {
+    if attempt > 0 {
+        sleep(PAUSE * attempt).await;
     }
 }
 

@@ -164,7 +164,7 @@ impl Run<'_> {
         })
     }
 
-    /// [`Run::moved`], [`Run::standing`] and the making of a row within a transaction.
+    /// [`Run::moved`], [`Run::standing`] and the making of a row.
     pub(super) async fn count(
         &mut self,
         counter: &Tracked,
@@ -178,8 +178,10 @@ impl Run<'_> {
             Standing::Exceeded { has_row, by_messages } => Ok(Step::Exceeded { has_row, by_messages }),
             Standing::Allowed => Ok(Step::Lost),
             Standing::Missing => {
-                let Run::Within(transaction) = self else { return Ok(Step::Lost) };
-                let made = create_within(transaction, counter, amount, now).await?;
+                let made = match self {
+                    Run::Alone(db) => create(db, counter, amount, now).await?,
+                    Run::Within(transaction) => create_within(transaction, counter, amount, now).await?,
+                };
                 Ok(if made { Step::Moved } else { Step::Lost })
             }
         }
@@ -213,18 +215,6 @@ fn count_args(counter: &Tracked, amount: Amount, now: i64) -> [Value; 22] {
         max_quota.into(),
         max_quota.into(),
     ]
-}
-
-/// Moves a counter if its limits allow it, or makes its row with this first message on it.
-pub(super) async fn count(db: &Db, counter: &Tracked, amount: Amount, now: i64) -> Result<bool, DbError> {
-    let mut run = Run::Alone(db);
-    if run.moved(counter, amount, now).await? {
-        return Ok(true);
-    }
-    match run.standing(counter, amount, now).await? {
-        Standing::Missing => create(db, counter, amount, now).await,
-        Standing::Exceeded { .. } | Standing::Allowed => Ok(false),
-    }
 }
 
 /// Makes the row of a counter with its first message on it; false if somebody else made one first.

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 
 use outrider_core::sql::{Db, DbError};
 
-use super::counter::{self, Run};
-use super::together::{Change, Together, Tried};
+use super::counter::{Run, Step};
+use super::together::{Together, Tried};
 use super::{Amount, Tracked};
 
-/// A message that waits for its turn.
+/// A message that waits for its turn, or several of one counter as one.
 #[derive(Clone, Debug)]
 pub(super) struct Count {
     pub(super) counter: Tracked,
@@ -47,7 +47,7 @@ pub(super) async fn count_in_turn(db: &Db, counts: &[Count]) -> Vec<Result<bool,
     let group: Vec<&Count> = counts.iter().collect();
     // Limits may have been set anew while they waited.
     let alike = counts.iter().all(|count| Some(&count.counter) == counts.first().map(|first| &first.counter));
-    if let Some(Change { counter, amount, now }) = as_one(&group).filter(|_| alike) {
+    if let Some(Count { counter, amount, now }) = as_one(&group).filter(|_| alike) {
         match Run::Alone(db).moved(&counter, amount, now).await {
             Ok(false) | Err(DbError::TryAgain(_)) => {}
             outcome => return vec![outcome; counts.len()],
@@ -60,7 +60,7 @@ pub(super) async fn count_in_turn(db: &Db, counts: &[Count]) -> Vec<Result<bool,
             Some(Err(error)) if !matches!(error, DbError::TryAgain(_) | DbError::Refused(_)) => {
                 Err(error.clone())
             }
-            _ => counter::count(db, counter, *amount, *now).await,
+            _ => Run::Alone(db).count(counter, *amount, *now).await.map(|step| matches!(step, Step::Moved)),
         };
         outcomes.push(outcome);
     }
@@ -69,7 +69,7 @@ pub(super) async fn count_in_turn(db: &Db, counts: &[Count]) -> Vec<Result<bool,
 
 /// The change that all of them together are. Its limit of bytes is what the last of them has to find: the bytes of the
 /// others are counted by then. `None` where even an empty counter would not take all.
-fn as_one(group: &[&Count]) -> Option<Change> {
+fn as_one(group: &[&Count]) -> Option<Count> {
     let [others @ .., last] = group else { return None };
     let before = others.iter().map(|count| count.amount.bytes).fold(0, i64::saturating_add);
     let messages = group.iter().map(|count| count.amount.messages).fold(0, i64::saturating_add);
@@ -81,7 +81,7 @@ fn as_one(group: &[&Count]) -> Option<Change> {
     let amount = Amount { messages, bytes: before.saturating_add(last.amount.bytes) };
     // More than a whole period allows never counts, not even on a period that is over.
     let fits = counter.max_msgs <= 0 || messages <= counter.max_msgs;
-    fits.then_some(Change { counter, amount, now: last.now })
+    fits.then_some(Count { counter, amount, now: last.now })
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! Messages that move several counters: all of them or none, in one transaction, always in the same order.
 
 use outrider_core::sql::{Db, DbError};
-use tokio::time::sleep;
 
 use super::counter::{Run, Step};
-use super::{ATTEMPTS, Amount, Counted, PAUSE, Tracked, contended};
+use super::{ATTEMPTS, Amount, Counted, Tracked, contended, pause};
 
 /// A message that waits for its turn.
 pub(super) struct Several {
@@ -25,7 +24,7 @@ pub(super) async fn count_each(db: &Db, messages: &[Several]) -> Vec<Result<Coun
 
 async fn count(db: &Db, Several { counters, amount, now }: &Several) -> Result<Counted, DbError> {
     'again: for attempt in 0..ATTEMPTS {
-        sleep(PAUSE * attempt).await;
+        pause(attempt).await;
         let mut transaction = db.begin().await?;
         for counter in counters {
             let mut run = Run::Within(&mut transaction);

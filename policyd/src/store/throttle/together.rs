@@ -16,14 +16,6 @@ use super::lines::{self, Lines};
 use super::{Amount, Tracked};
 use crate::store::server::Server;
 
-/// What is to be done to a counter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) counter: Tracked,
-    pub(super) amount: Amount,
-    pub(super) now: i64,
-}
-
 /// How the attempt to move a counter ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tried {
@@ -100,12 +92,12 @@ impl Together {
     }
 
     /// Makes the changes; of each whether it took place. `None` is one that cannot.
-    pub(super) async fn moved(&self, changes: &[Option<Change>]) -> Vec<Result<Tried, DbError>> {
+    pub(super) async fn moved(&self, changes: &[Option<Count>]) -> Vec<Result<Tried, DbError>> {
         let mut outcomes = vec![Ok(Tried::NotMoved); changes.len()];
         // Two changes of one row, as when its limits have just been set anew, would be one to the statement.
         let mut rows = HashSet::new();
         let possible = changes.iter().enumerate().filter_map(|(at, change)| Some((at, change.as_ref()?)));
-        let (places, changes): (Vec<usize>, Vec<&Change>) =
+        let (places, changes): (Vec<usize>, Vec<&Count>) =
             possible.filter(|(_, change)| rows.insert(row(&change.counter))).unzip();
         for (at, outcome) in places.into_iter().zip(self.move_all(&changes).await) {
             outcomes[at] = outcome;
@@ -113,7 +105,7 @@ impl Together {
         outcomes
     }
 
-    async fn move_all(&self, changes: &[&Change]) -> Vec<Result<Tried, DbError>> {
+    async fn move_all(&self, changes: &[&Count]) -> Vec<Result<Tried, DbError>> {
         let outcome = match changes {
             [] => return Vec::new(),
             [alone] => self.move_alone(alone).await.map(|tried| vec![tried]),
@@ -128,8 +120,8 @@ impl Together {
     }
 
     /// The quickest way for one, but it waits if somebody else holds the counter: if one does so, no other.
-    async fn move_alone(&self, change: &Change) -> Result<Tried, DbError> {
-        let Change { counter, amount, now } = change;
+    async fn move_alone(&self, change: &Count) -> Result<Tried, DbError> {
+        let Count { counter, amount, now } = change;
         let Some(_mover) = self.waiting.try_alone(&lines::name(std::slice::from_ref(counter))) else {
             return Ok(Tried::Held);
         };
@@ -139,7 +131,7 @@ impl Together {
         Ok(Run::Alone(&self.db).moved(counter, *amount, *now).await?.into())
     }
 
-    async fn move_together(&self, changes: &[&Change]) -> Result<Vec<bool>, DbError> {
+    async fn move_together(&self, changes: &[&Count]) -> Result<Vec<bool>, DbError> {
         match self.db.engine() {
             Engine::MySql if !self.server.skips_locked_rows().await? => Ok(vec![false; changes.len()]),
             Engine::MySql => in_inserts(&self.db, changes).await,
@@ -152,14 +144,14 @@ impl Together {
 }
 
 /// One for each row of `throttle`.
-async fn in_inserts(db: &Db, changes: &[&Change]) -> Result<Vec<bool>, DbError> {
+async fn in_inserts(db: &Db, changes: &[&Count]) -> Result<Vec<bool>, DbError> {
     let mut settings: HashMap<i64, Vec<usize>> = HashMap::new();
     for (at, change) in changes.iter().enumerate() {
         settings.entry(change.counter.tid).or_default().push(at);
     }
     let mut outcomes = vec![false; changes.len()];
     for (tid, places) in settings {
-        let same: Vec<&Change> = places.iter().map(|&at| changes[at]).collect();
+        let same: Vec<&Count> = places.iter().map(|&at| changes[at]).collect();
         match in_one_insert(db, tid, &same).await {
             Ok(moved) => places.into_iter().zip(moved).for_each(|(at, moved)| outcomes[at] = moved),
             // What came before lasts; the others are tried alone.
@@ -170,7 +162,7 @@ async fn in_inserts(db: &Db, changes: &[&Change]) -> Result<Vec<bool>, DbError> 
     Ok(outcomes)
 }
 
-async fn in_one_insert(db: &Db, tid: i64, changes: &[&Change]) -> Result<Vec<bool>, DbError> {
+async fn in_one_insert(db: &Db, tid: i64, changes: &[&Count]) -> Result<Vec<bool>, DbError> {
     let mut rows: Vec<Vec<Value>> = changes.iter().map(|change| values(change).split_off(1)).collect();
     let accounts = Value::List(rows.iter().filter_map(|row| row.first().cloned()).collect());
     // The last one again would move its row twice.
@@ -179,7 +171,7 @@ async fn in_one_insert(db: &Db, tid: i64, changes: &[&Change]) -> Result<Vec<boo
     in_one_statement(db, changes, &[Value::Rows(rows), tid.into(), accounts]).await
 }
 
-async fn in_one_statement(db: &Db, changes: &[&Change], args: &[Value]) -> Result<Vec<bool>, DbError> {
+async fn in_one_statement(db: &Db, changes: &[&Count], args: &[Value]) -> Result<Vec<bool>, DbError> {
     let moved = db.fetch_all(&CHANGE, args).await?;
     let moved: HashSet<(i64, &str)> =
         moved.iter().filter_map(|row| Some((row.int("tid")?, row.text("account")?))).collect();
@@ -191,7 +183,7 @@ fn row(counter: &Tracked) -> (i64, &str) {
     (counter.tid, &counter.key)
 }
 
-fn values(change: &Change) -> Vec<Value> {
+fn values(change: &Count) -> Vec<Value> {
     let Tracked { tid, period, max_msgs, max_quota, .. } = change.counter;
     let Amount { messages, bytes } = change.amount;
     let key = change.counter.key.as_str().into();
