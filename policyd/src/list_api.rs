@@ -5,8 +5,6 @@
 //! subscribed": the service is optional. Behind `https://` the server has to show a certificate for its name, signed by an
 //! authority of the system or of `list_api_ca_file`.
 
-mod endpoint;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +13,7 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use outrider_core::net::{AuthoritiesError, client_trusting};
-use outrider_core::settings::Secret;
+use outrider_core::settings::{HttpUrl, Secret};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,7 +21,6 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-pub(crate) use self::endpoint::Endpoint;
 use crate::settings::SenderLoginSettings;
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,7 +29,7 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 
 /// Where and how to ask.
 pub struct ListApi {
-    endpoint: Endpoint,
+    url: HttpUrl,
     /// For `https://`: the name that the certificate must have, and whom to trust.
     tls: Option<(ServerName<'static>, TlsConnector)>,
     header: String,
@@ -62,11 +59,11 @@ impl ListApi {
     /// # Errors
     /// For `https://`, if there is no authority to trust.
     pub fn from_settings(settings: &SenderLoginSettings) -> Result<Option<ListApi>, AuthoritiesError> {
-        let endpoint = settings.list_api.as_deref().and_then(|text| text.parse::<Endpoint>().ok());
+        let url = settings.list_api.as_deref().and_then(|text| text.parse::<HttpUrl>().ok());
         let token = settings.list_api_token.clone().filter(|token| !token.expose().is_empty());
-        let (Some(endpoint), Some(token)) = (endpoint, token) else { return Ok(None) };
-        let tls = match ServerName::try_from(endpoint.host.clone()) {
-            _ if !endpoint.encrypted => None,
+        let (Some(url), Some(token)) = (url, token) else { return Ok(None) };
+        let tls = match ServerName::try_from(url.host().to_owned()) {
+            _ if !url.is_encrypted() => None,
             Ok(name) => {
                 let client = client_trusting(settings.list_api_ca_file.as_deref())?;
                 Some((name, TlsConnector::from(Arc::new(client))))
@@ -74,21 +71,21 @@ impl ListApi {
             // A name that no certificate can have.
             Err(_) => return Ok(None),
         };
-        Ok(Some(ListApi { endpoint, tls, header: settings.list_api_token_header.clone(), token }))
+        Ok(Some(ListApi { url, tls, header: settings.list_api_token_header.clone(), token }))
     }
 
     /// Whether `login` is subscribed to `list`.
     pub async fn has_subscriber(&self, list: &str, login: &str) -> bool {
         let answer = timeout(PATIENCE, self.ask(list, login)).await.unwrap_or(Err(ApiError::Timeout));
         answer.unwrap_or_else(|error| {
-            tracing::warn!(server = %self.endpoint.authority, %error, "cannot ask the list service");
+            tracing::warn!(server = self.url.authority(), %error, "cannot ask the list service");
             false
         })
     }
 
     async fn ask(&self, list: &str, login: &str) -> Result<bool, ApiError> {
-        let address = (self.endpoint.host.as_str(), self.endpoint.port);
-        let stream = TcpStream::connect(address).await.map_err(ApiError::Connect)?;
+        let stream =
+            TcpStream::connect((self.url.host(), self.url.port())).await.map_err(ApiError::Connect)?;
         match &self.tls {
             None => self.ask_over(stream, list, login).await,
             Some((name, tls)) => {
@@ -106,11 +103,11 @@ impl ListApi {
     ) -> Result<bool, ApiError> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let encode = |text| utf8_percent_encode(text, KEPT).to_string();
-        let request =
-            Request::get(format!("{}/{}/has_subscriber/{}", self.endpoint.path, encode(list), encode(login)))
-                .header("host", &self.endpoint.authority)
-                .header(&self.header, self.token.expose())
-                .body(Empty::<Bytes>::new())?;
+        let base = self.url.path().trim_end_matches('/');
+        let request = Request::get(format!("{base}/{}/has_subscriber/{}", encode(list), encode(login)))
+            .header("host", self.url.authority())
+            .header(&self.header, self.token.expose())
+            .body(Empty::<Bytes>::new())?;
         let exchange = async {
             let response = sender.send_request(request).await?;
             let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(ApiError::Body)?;

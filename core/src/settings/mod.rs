@@ -10,6 +10,8 @@
 
 mod document;
 mod findings;
+#[cfg(feature = "http")]
+mod http_url;
 mod load;
 mod schema;
 mod secret;
@@ -18,6 +20,8 @@ mod types;
 
 pub use document::{Documented, FieldDoc, Probe, SectionDoc, ViaLeaf, ViaSection, reference, undocumented};
 pub use findings::{Finding, Findings, Severity};
+#[cfg(feature = "http")]
+pub use http_url::{HttpUrl, HttpUrlError};
 pub(crate) use load::environment_prefix;
 pub use load::{Loaded, Origins, SettingsError, default_path, load, load_from};
 pub use schema::{Key, keys};

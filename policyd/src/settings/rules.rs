@@ -3,11 +3,10 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use outrider_core::settings::{Findings, Interval, Secret};
+use outrider_core::settings::{Findings, HttpUrl, HttpUrlError, Interval, Secret};
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
-use crate::list_api::Endpoint;
 
 const DAY: u64 = 86_400;
 
@@ -319,18 +318,22 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     }
     settings.notification.check(findings);
     let login = &settings.reject_sender_login_mismatch;
-    let endpoint = login.list_api.as_deref().unwrap_or_default();
-    let read = endpoint.parse::<Endpoint>();
-    if login.list_api_ca_file.is_some() && !read.as_ref().is_ok_and(Endpoint::is_encrypted) {
+    let list_api = login.list_api.as_deref().unwrap_or_default();
+    let read = list_api.parse::<HttpUrl>();
+    if login.list_api_ca_file.is_some() && !read.as_ref().is_ok_and(HttpUrl::is_encrypted) {
         let reason = "is for an https:// address in list_api only";
         findings.warning("reject_sender_login_mismatch.list_api_ca_file", reason, "");
     }
-    if !endpoint.is_empty()
+    if !list_api.is_empty()
         && let Err(why) = read
     {
+        let reason = match why {
+            HttpUrlError::Login => "holds a login, but the token belongs into list_api_token".to_owned(),
+            why => why.to_string(),
+        };
         // It is not shown: with a login in it a secret would be.
         let way_out = "write \"http://127.0.0.1:7790/api\"";
-        findings.error("reject_sender_login_mismatch.list_api", why.to_string(), way_out);
+        findings.error("reject_sender_login_mismatch.list_api", reason, way_out);
     }
     if login.list_api_token.is_some() && login.list_api.is_none() {
         let reason = "there is a token but no address to send it to";

@@ -74,7 +74,7 @@ impl Doveadm {
         let request = Request::builder()
             .method(Method::POST)
             .uri(self.url.path())
-            .header(HOST, self.url.authority())
+            .header(HOST, self.url.host_and_port())
             .header(CONTENT_TYPE, "application/json")
             .header(AUTHORIZATION, self.authorization.clone())
             .body(Full::new(body))
