@@ -11,8 +11,22 @@ const INSERT: Stmt = Stmt::same(
      VALUES ?",
 );
 
-/// Rows of one statement at most.
-const ROWS: usize = 64;
+/// Rows of one transaction at most. SQLite has one writer, and others wait for it.
+const TRANSACTION: PerEngine = PerEngine { sqlite: 64, server: 512 };
+/// Rows of one statement at most. A server does not look up from a statement: where it has few cores, those that somebody
+/// waits for wait for the end of it.
+const STATEMENT: PerEngine = PerEngine { sqlite: 64, server: 16 };
+
+struct PerEngine {
+    sqlite: usize,
+    server: usize,
+}
+
+impl PerEngine {
+    fn of(&self, engine: Engine) -> usize {
+        if engine == Engine::Sqlite { self.sqlite } else { self.server }
+    }
+}
 
 const OLD: Sweep = Sweep {
     step: Stmt::same(
@@ -74,9 +88,9 @@ impl SessionStore {
         SessionStore { db }
     }
 
-    /// Rows that one transaction should hold at most. SQLite has one writer, and others wait for it.
+    /// Rows that one transaction should hold at most.
     pub fn batch(&self) -> usize {
-        if self.db.engine() == Engine::Sqlite { ROWS } else { 8 * ROWS }
+        TRANSACTION.of(self.db.engine())
     }
 
     /// Forgets rows from before `time` (Unix seconds), going through `batch` rows at a time; how many.
@@ -92,22 +106,24 @@ impl SessionStore {
     /// # Errors
     /// See [`DbError`].
     pub async fn insert(&self, rows: &[SessionRow]) -> Result<(), DbError> {
-        if rows.len() <= ROWS && rows.len().is_power_of_two() {
+        let most = STATEMENT.of(self.db.engine());
+        if rows.len() <= most && rows.len().is_power_of_two() {
             let rows = rows.iter().map(values).collect();
             return self.db.execute(&INSERT, &[Value::Rows(rows)]).await.map(drop);
         }
         let mut transaction = self.db.begin().await?;
-        for rows in statements(rows) {
+        for rows in statements(rows, most) {
             transaction.execute(&INSERT, &[rows]).await?;
         }
         transaction.commit().await
     }
 }
 
-/// The rows cut into pieces of 64, 32, 16 and so on: few different statements stay prepared for any number of rows.
-fn statements(mut rows: &[SessionRow]) -> impl Iterator<Item = Value> {
+/// The rows cut into pieces of `most`, half as many and so on: few different statements stay prepared for any number of
+/// rows. `most` is a power of two.
+fn statements(mut rows: &[SessionRow], most: usize) -> impl Iterator<Item = Value> {
     std::iter::from_fn(move || {
-        let length = 1 << rows.len().min(ROWS).checked_ilog2()?;
+        let length = 1 << rows.len().min(most).checked_ilog2()?;
         let (piece, rest) = rows.split_at(length);
         rows = rest;
         Some(Value::Rows(piece.iter().map(values).collect()))
@@ -158,14 +174,16 @@ mod tests {
     #[test]
     fn rows_are_written_in_few_sizes() {
         let rows = vec![SessionRow::default(); 203];
-        let sizes: Vec<usize> = statements(&rows)
-            .map(|rows| match rows {
+        let sizes = |most| -> Vec<usize> {
+            let length = |rows| match rows {
                 Value::Rows(rows) => rows.len(),
                 other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(sizes, [64, 64, 64, 8, 2, 1]);
-        assert_eq!(statements(&[]).count(), 0);
+            };
+            statements(&rows, most).map(length).collect()
+        };
+        assert_eq!(sizes(64), [64, 64, 64, 8, 2, 1]);
+        assert_eq!(sizes(128), [128, 64, 8, 2, 1]);
+        assert_eq!(statements(&[], 64).count(), 0);
     }
 
     #[test]
