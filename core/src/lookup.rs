@@ -22,8 +22,8 @@ pub const EVERY_CLIENT: &str = "@ip";
 /// The address is taken as it is: lower-case it first.
 pub fn policy_keys(address: &str, reading: Reading) -> Vec<String> {
     let Some((_, domain)) = reading.split(address) else { return vec![EVERYBODY.to_owned()] };
-    let mut keys = vec![address.to_owned(), format!("@{domain}"), EVERYBODY.to_owned()];
-    for key in domain_suffixes(domain).map(|suffix| format!("@{suffix}")) {
+    let mut keys = vec![address.to_owned(), ["@", domain].concat(), EVERYBODY.to_owned()];
+    for key in suffixes(domain).map(|suffix| ["@.", suffix].concat()) {
         // A domain with a dot at its end has a last suffix that is everybody's key.
         if !keys.contains(&key) {
             keys.push(key);
@@ -33,11 +33,16 @@ pub fn policy_keys(address: &str, reading: Reading) -> Vec<String> {
 }
 
 /// `.a.b.c`, `.b.c`, `.c` for `a.b.c`: the dotted suffixes that name a domain together with what lies below it.
-pub fn domain_suffixes(domain: &str) -> impl Iterator<Item = String> + '_ {
+pub fn domain_suffixes(domain: &str) -> impl Iterator<Item = String> {
+    suffixes(domain).map(|suffix| [".", suffix].concat())
+}
+
+/// `a.b.c`, `b.c`, `c` for `a.b.c`.
+fn suffixes(domain: &str) -> impl Iterator<Item = &str> {
     let starts = std::iter::once(0).chain(domain.match_indices('.').map(|(at, _)| at + 1));
     // A policy request is bounded to a few kilobytes, but a name of nothing but dots would still give thousands
     // of keys; no name of the DNS has more than 127 labels.
-    starts.take(128).map(move |at| format!(".{}", &domain[at..]))
+    starts.take(128).map(|at| &domain[at..])
 }
 
 /// The keys with `*` in place of one or more octets of an IPv4 address: `a.b.c.*` and `a.b.*.d`, or with `all`

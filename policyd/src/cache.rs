@@ -54,10 +54,30 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         K: Borrow<Q>,
     {
         let value = self.younger_than(key, self.lifetime);
-        if let Some(meter) = self.meter.get() {
-            if value.is_some() { &meter.hits } else { &meter.misses }.inc();
-        }
+        self.count(u64::from(value.is_some()), u64::from(value.is_none()));
         value
+    }
+
+    /// The fresh values of several keys, in their order.
+    pub fn all_fresh(&self, keys: &[K]) -> Vec<Option<V>> {
+        if self.lifetime.is_zero() {
+            self.count(0, keys.len() as u64);
+            return vec![None; keys.len()];
+        }
+        let (mut entries, now) = (self.lock(), Instant::now());
+        let values: Vec<Option<V>> =
+            keys.iter().map(|key| younger_than(&mut entries, key, now, self.lifetime)).collect();
+        drop(entries);
+        let hits = values.iter().flatten().count();
+        self.count(hits as u64, (values.len() - hits) as u64);
+        values
+    }
+
+    fn count(&self, hits: u64, misses: u64) {
+        if let Some(meter) = self.meter.get() {
+            meter.hits.inc_by(hits);
+            meter.misses.inc_by(misses);
+        }
     }
 
     /// The value, if it is not too old to be used in an emergency.
@@ -107,15 +127,28 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         if age.is_zero() {
             return None;
         }
-        let mut entries = self.lock();
-        let (since, value) = entries.get(key)?;
-        (since.elapsed() < age).then(|| value.clone())
+        younger_than(&mut self.lock(), key, Instant::now(), age)
     }
 
     /// A panic elsewhere leaves the map as it was: nothing runs inside the lock but the map itself.
     fn lock(&self) -> MutexGuard<'_, LruCache<K, (Instant, V)>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn younger_than<K, V, Q>(
+    entries: &mut LruCache<K, (Instant, V)>,
+    key: &Q,
+    now: Instant,
+    age: Duration,
+) -> Option<V>
+where
+    K: Hash + Eq + Borrow<Q>,
+    V: Clone,
+    Q: ?Sized + Hash + Eq,
+{
+    let (since, value) = entries.get(key)?;
+    (now.duration_since(*since) < age).then(|| value.clone())
 }
 
 #[cfg(test)]
@@ -129,6 +162,7 @@ mod tests {
         assert_eq!(cache.fresh("a"), Some(1));
         tokio::time::advance(Duration::from_secs(6)).await;
         assert_eq!(cache.fresh("a"), None);
+        assert_eq!(cache.all_fresh(&["a"]), [None]);
         assert_eq!(cache.stale("a"), Some(1));
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(cache.stale("a"), None);
@@ -144,6 +178,9 @@ mod tests {
         assert_eq!(cache.fresh("a"), Some(1));
         assert_eq!(cache.fresh("a"), Some(1));
         assert_eq!((meter.hits.get(), meter.misses.get(), meter.size.get()), (2, 1, 1));
+        cache.put("b", 2);
+        assert_eq!(cache.all_fresh(&["b", "c", "a"]), [Some(2), None, Some(1)]);
+        assert_eq!((meter.hits.get(), meter.misses.get(), meter.size.get()), (4, 2, 2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -169,6 +206,7 @@ mod tests {
             cache.put(key, key);
         }
         assert_eq!(cache.fresh(&2), None);
+        assert_eq!(cache.all_fresh(&[1, 2]), [None, None]);
         assert_eq!((cache.stale(&0), cache.stale(&1), cache.stale(&2)), (None, Some(1), Some(2)));
     }
 }

@@ -96,7 +96,7 @@ impl<V: Default> AccountCache<V> {
     where
         F: Future<Output = Result<HashMap<String, V>, DbError>>,
     {
-        let mut known: Vec<Option<Arc<V>>> = keys.iter().map(|key| self.0.fresh(key)).collect();
+        let mut known = self.0.all_fresh(keys);
         let unknown = |known: &[Option<Arc<V>>]| -> Vec<usize> {
             known.iter().enumerate().filter(|(_, value)| value.is_none()).map(|(at, _)| at).collect()
         };

@@ -8,7 +8,6 @@ use crate::clock::SharedClock;
 use crate::daemon::DependencyHealth;
 use crate::settings::Interval;
 use lru::LruCache;
-use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -145,20 +144,21 @@ impl<D: Directory + ?Sized> CachedDirectory<D> {
         }
     }
 
-    async fn ask<T: Memory>(
+    /// What is remembered, else what `fresh` brings: most often it is not even begun.
+    async fn ask<'a, T: Memory>(
         &self,
         question: Question,
-        fresh: impl Future<Output = Result<T, DirectoryError>> + Send,
+        fresh: impl FnOnce() -> Answer<'a, T> + Send,
     ) -> Result<T, DirectoryError> {
         let keeps = self.life_millis > 0 || self.stale_millis > 0;
         if !keeps || !question.is_ordinary() {
-            return fresh.await;
+            return fresh().await;
         }
         let now = self.clock.unix_millis();
         if let Some(answer) = self.younger_than(self.life_millis, &question, now) {
             return Ok(answer);
         }
-        match fresh.await {
+        match fresh().await {
             Ok(answer) => {
                 self.lock().put(question, (now, answer.remember()));
                 Ok(answer)
@@ -187,7 +187,7 @@ impl<D: Directory + ?Sized> CachedDirectory<D> {
 /// One method that asks through the memory.
 macro_rules! remembered {
     ($self:ident, $question:expr, $fresh:expr) => {
-        Box::pin(async move { $self.ask($question, $fresh).await })
+        Box::pin(async move { $self.ask($question, || $fresh).await })
     };
 }
 
