@@ -20,6 +20,8 @@ pub enum Meaning {
     Number(&'static str),
     /// A number, the nearest one of this range if it is none of it.
     Within(&'static str, i64, i64),
+    /// Whole numbers by name; others are rounded.
+    Priorities(&'static str),
     /// A text that is left out when empty.
     NotEmpty(&'static str),
     /// Lower-cased list.
@@ -34,7 +36,8 @@ pub enum Meaning {
 }
 
 use Meaning::{
-    Account, As, Days, DnsSeconds, Dropped, Installation, LowerList, Minutes, NotEmpty, Number, Within,
+    Account, As, Days, DnsSeconds, Dropped, Installation, LowerList, Minutes, NotEmpty, Number, Priorities,
+    Within,
 };
 
 /// Every name that iRedAPD 6.1 knows, and `hostname` for the system's host name.
@@ -73,7 +76,7 @@ pub const NAMES: &[(&str, Meaning)] = &[
     ("NOTIFICATION_SMTP_SERVER", As("notification.smtp_server")),
     ("NOTIFICATION_SMTP_STARTTLS", As("notification.smtp_starttls")),
     ("NOTIFICATION_SMTP_USER", As("notification.sender")),
-    ("PLUGIN_PRIORITIES", As("plugin_priorities")),
+    ("PLUGIN_PRIORITIES", Priorities("plugin_priorities")),
     ("RECIPIENT_DELIMITERS", As("recipient_delimiters")),
     ("SENDERSCORE_CACHE_DAYS", Days("senderscore.keep")),
     // Too high a number is left to the check of the settings: the nearest one would refuse everybody.
@@ -174,6 +177,11 @@ pub fn translate(settings: &Map<String, Value>) -> Translation {
                 }
             }
             DnsSeconds(_) => wait_for_spf(name, value, &mut translation),
+            Priorities(_) if value.as_object().is_some_and(|rules| rules.values().any(Value::is_f64)) => {
+                translation
+                    .notes
+                    .push(format!("{name}: priorities are whole numbers here; fractions are rounded"));
+            }
             _ => {}
         }
         match convert(meaning, value) {
@@ -207,6 +215,13 @@ fn convert(meaning: Meaning, value: &Value) -> Result<Option<(&'static str, Valu
         Within(key, least, most) => {
             Some((key, Value::from(number(value).ok_or_else(odd)?.clamp(least, most))))
         }
+        Priorities(key) => {
+            let rules = value.as_object().ok_or_else(odd)?.iter();
+            let whole =
+                |priority: &Value| number(priority).or_else(|| Some(priority.as_f64()?.round() as i64));
+            let whole = rules.map(|(rule, priority)| Some((rule.clone(), Value::from(whole(priority)?))));
+            Some((key, Value::Object(whole.collect::<Option<_>>().ok_or_else(odd)?)))
+        }
         NotEmpty(key) => match value {
             Value::String(text) if !text.is_empty() => Some((key, value.clone())),
             Value::String(_) | Value::Null => None,
@@ -227,19 +242,14 @@ fn convert(meaning: Meaning, value: &Value) -> Result<Option<(&'static str, Valu
     })
 }
 
-/// Whoever waits longer for a name server means decisions: requests then wait as long for an SPF record, as far as they
-/// can be answered in time.
+/// Whoever waits longer for a name server means decisions: requests wait as long for an SPF record, as far as they can be
+/// answered in time.
 fn wait_for_spf(name: &str, value: &Value, translation: &mut Translation) {
-    let ours = super::Settings::default();
-    let (usual, longest) = (ours.spf.timeout.duration().as_secs_f64(), ours.outside_budget().as_secs_f64());
-    let Some(wanted) = seconds(value).filter(|wanted| *wanted > usual) else { return };
-    if let Some(waiting) = interval(&Value::from(wanted.min(longest)), 1.0) {
-        insert(&mut translation.settings, "spf.timeout", waiting);
-    }
-    if wanted > longest {
+    let longest = super::Settings::default().outside_budget().as_secs_f64();
+    if seconds(value).is_some_and(|wanted| wanted >= longest) {
         translation.notes.push(format!(
-            "{name}: a request waits {longest} s for SPF records and no longer (spf.timeout), four fifths of \
-             limits.request_timeout; raise both to let it wait {wanted} s"
+            "{name}: a request waits {longest} s for SPF records and no longer, four fifths of limits.request_timeout; \
+             raise that if it is to wait for a name server that takes so long"
         ));
     }
 }
@@ -294,7 +304,7 @@ mod tests {
     fn values_arrive_where_they_belong() {
         let (ours, translation) = translated(json!({
             "GREYLISTING_BLOCK_EXPIRE": 1, "GREYLISTING_UNAUTH_TRIPLET_EXPIRE": "2", "DNS_QUERY_TIMEOUT": 1.5,
-            "ALLOWED_FORGED_SENDERS": ["Bob@Example.com"], "PLUGIN_PRIORITIES": {"amavisd_wblist": 99},
+            "ALLOWED_FORGED_SENDERS": ["Bob@Example.com"], "PLUGIN_PRIORITIES": {"amavisd_wblist": 99, "wblist_rdns": 49.5},
             "WL_RCPT_LOCAL_ACCOUNT": "anything", "GREYLISTING_MESSAGE": "421", "SENDERSCORE_REJECT_SCORE": "25", "mlmmjadmin_api_auth_token": "",
             "MYNETWORKS": ["10.0.0.0/8"], "plugins": ["greylisting"], "hostname": "mx.example.com",
             "CLEANUP_QUERY_SIZE_LIMIT": 500,
@@ -304,6 +314,7 @@ mod tests {
         assert_eq!(ours.dns.timeout.duration().as_millis(), 1500);
         assert_eq!(ours.reject_sender_login_mismatch.allowed_forged_senders, ["bob@example.com"]);
         assert_eq!(ours.plugin_priorities["amavisd_wblist"], 99);
+        assert_eq!((ours.plugin_priorities["wblist_rdns"], translation.notes.len()), (50, 1));
         assert_eq!(ours.whitelist_outbound_recipient.account, WhitelistAccount::Global);
         assert_eq!(ours.senderscore.reject_score, 25);
         assert_eq!(ours.greylisting.message, "421");
@@ -316,17 +327,13 @@ mod tests {
     /// Whoever waits long for a name server does so for the decision.
     #[test]
     fn patience_with_name_servers_is_patience_with_spf() {
-        for (timeout, spf, notes) in [
-            (json!(1.5), 3000, 0),
-            (json!(3.0), 3000, 0),
-            (json!(3.5), 3500, 0),
-            (json!("4"), 4000, 0),
-            (json!(10), 4000, 1),
-        ] {
+        for (timeout, notes) in
+            [(json!(1.5), 0), (json!(3.0), 0), (json!("3.5"), 0), (json!(4), 1), (json!(10), 1)]
+        {
             let (ours, translation) = translated(json!({ "DNS_QUERY_TIMEOUT": timeout }));
-            assert_eq!(ours.spf.timeout.duration().as_millis(), spf, "{timeout}");
             assert!(ours.dns.timeout.duration().as_secs_f64() == seconds(&timeout).unwrap(), "{timeout}");
-            assert!(ours.spf.timeout.duration() <= ours.outside_budget(), "{timeout}");
+            let waits = ours.spf.timeout.duration().min(ours.outside_budget());
+            assert_eq!(ours.dns.timeout.duration() < waits, notes == 0, "{timeout}");
             assert_eq!((translation.notes.len(), translation.remarks.len()), (notes, 0), "{timeout}");
         }
     }
@@ -441,6 +448,7 @@ mod tests {
         for (name, meaning) in NAMES {
             if let As(key)
             | DnsSeconds(key)
+            | Priorities(key)
             | Minutes(key)
             | Days(key)
             | Number(key)

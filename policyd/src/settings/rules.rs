@@ -15,9 +15,9 @@ outrider_core::settings! {
     pub struct SpfSettings {
         /// DNS questions for one sender domain.
         pub max_queries: u32 = 20,
-        /// How long a request waits for them, and never so long that it could not be answered within
-        /// limits.request_timeout. The look-up goes on in the background, for the client's next try.
-        pub timeout: Interval = Interval::seconds(3),
+        /// How long a request waits for them, and never longer than four fifths of limits.request_timeout, which is less as
+        /// a rule. The look-up goes on in the background, for the client's next try.
+        pub timeout: Interval = Interval::seconds(30),
         /// How long the result is used again; "0s" keeps nothing.
         pub lifetime: Interval = Interval::seconds(300),
         /// How many results are kept.
@@ -292,13 +292,19 @@ outrider_core::settings! {
     }
 }
 
+/// What a line of 512 octets has room for behind codes, and with what Postfix adds.
+const LONGEST_MESSAGE: usize = 400;
+
 pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     for (key, text) in [
         ("greylisting.message", &settings.greylisting.message),
         ("force_change_password.message", &settings.force_change_password.message),
     ] {
-        if text.is_empty() || text.len() > 400 || text.chars().any(char::is_control) {
-            findings.error(key, "must be one line of 1 to 400 characters", "it is shown to the sender");
+        if text.chars().any(char::is_control) {
+            findings.error(key, "must be one line", "it is shown to the sender");
+        } else if text.is_empty() || text.len() > LONGEST_MESSAGE {
+            let reason = format!("is shown to the sender and should have 1 to {LONGEST_MESSAGE} octets");
+            findings.warning(key, reason, "an SMTP reply has room for no more (RFC 5321 section 4.5.3.1.5)");
         }
     }
     if settings.greylisting.block >= settings.greylisting.unpassed_lifetime {

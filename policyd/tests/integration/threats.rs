@@ -359,3 +359,30 @@ async fn threat_t32_a_silent_name_server_refuses_nobody_for_good() {
         assert!(answer.starts_with(expected), "{domain}: {answer}");
     }
 }
+
+/// What a name server does not say within its own time is not there, as for iRedAPD. The settings as installed, in half
+/// of their time, wait for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_name_server_has_no_record() {
+    let world = World::sqlite().await;
+    let dns = DnsServer::start().expect("started");
+    dns.be_silent_about("slow.test");
+    dns.txt("half.test", "v=spf1 a:slow.test ip4:203.0.113.10 -all");
+    let address = dns.address();
+    let daemon = world
+        .daemon_with(&["reject_sender_login_mismatch"], |settings| {
+            settings.reject_sender_login_mismatch.check_spf = true;
+            settings.dns.servers = vec![address];
+            let half = |interval: Interval| Interval(interval.duration() / 2);
+            let installed = outrider_policyd::Settings::default();
+            settings.dns.timeout = half(installed.dns.timeout);
+            settings.spf.timeout = half(installed.spf.timeout);
+            settings.limits.request_timeout = half(installed.limits.request_timeout);
+        })
+        .await;
+    for (domain, expected) in [("slow.test", "REJECT "), ("half.test", "DUNNO")] {
+        let (sender, recipient) = (format!("x@{domain}"), format!("y@{domain}"));
+        let answer = ask(&daemon, &arrival(&sender, &recipient, "203.0.113.10")).await;
+        assert!(answer.starts_with(expected), "{domain}: {answer}");
+    }
+}
