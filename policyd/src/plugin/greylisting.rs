@@ -20,8 +20,8 @@ use crate::store::triplet::{Meeting, Seen, Times, Triplet};
 use crate::verdict::{Reply, Verdict};
 use crate::waits;
 
-/// A known client is written down again only when that moves its end by more than this many seconds: known clients
-/// cost no write each time.
+/// A known client is written down again only when that moves an end by more than this many seconds: known clients cost no
+/// write each time.
 const RENEWAL: i64 = 600;
 
 pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<Verdict, RuleError> {
@@ -143,8 +143,10 @@ enum Step {
 }
 
 fn next_step(seen: Seen, now: i64, known_until: i64) -> Step {
-    if let Some(until) = seen.client_passed {
-        return Step::KnownClient { renew: until < known_until - RENEWAL };
+    if let Some(known) = seen.client_passed {
+        // Later than now is possible too, after the settings have been changed.
+        let moves = known.first < known_until - RENEWAL || known.last > known_until + RENEWAL;
+        return Step::KnownClient { renew: moves };
     }
     match seen.triplet {
         None => Step::Insert,
@@ -217,6 +219,7 @@ async fn record(contact: &Contact, context: &Context) -> Result<bool, RuleError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::triplet::Known;
 
     fn setting(id: i64, priority: i64, sender: &str, active: bool) -> Setting {
         Setting { id, priority, sender: sender.into(), sender_priority: 0, active }
@@ -224,17 +227,21 @@ mod tests {
 
     #[test]
     fn the_life_of_a_triplet() {
-        let seen = |client_passed, triplet| Seen { client_passed, triplet };
+        let seen = |ends: Option<(i64, i64)>, triplet| {
+            let client_passed = ends.map(|(first, last)| Known { first, last });
+            Seen { client_passed, triplet }
+        };
         for (seen, step) in [
             (seen(None, None), Step::Insert),
             (seen(None, Some((1000, 5000))), Step::Count),
             (seen(None, Some((999, 5000))), Step::Pass),
             (seen(None, Some((500, 998))), Step::Restart),
             (seen(None, Some((500, 999))), Step::Pass),
-            (seen(Some(10_000), None), Step::KnownClient { renew: false }),
-            (seen(Some(9400), Some((1000, 5000))), Step::KnownClient { renew: false }),
-            (seen(Some(9399), None), Step::KnownClient { renew: true }),
-            (seen(Some(10), None), Step::KnownClient { renew: true }),
+            (seen(Some((10_000, 10_000)), None), Step::KnownClient { renew: false }),
+            (seen(Some((9400, 10_600)), Some((1000, 5000))), Step::KnownClient { renew: false }),
+            (seen(Some((9399, 10_000)), None), Step::KnownClient { renew: true }),
+            (seen(Some((10_000, 10_601)), None), Step::KnownClient { renew: true }),
+            (seen(Some((10, 10)), None), Step::KnownClient { renew: true }),
         ] {
             assert_eq!(next_step(seen, 999, 10_000), step, "{seen:?}");
         }

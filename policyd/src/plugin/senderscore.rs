@@ -33,10 +33,9 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
             found.flatten().unwrap_or(BEST)
         }
     };
-    if score <= context.settings.senderscore.reject_score {
-        return Ok(Verdict::Answer(Reply::BadReputation));
-    }
-    Ok(Verdict::Pass)
+    // Anything else is no score.
+    let is_bad = (0..=BEST).contains(&score) && score <= context.settings.senderscore.reject_score;
+    Ok(if is_bad { Verdict::Answer(Reply::BadReputation) } else { Verdict::Pass })
 }
 
 /// Asks for the score and remembers it in the table, also when the request cannot wait for it; `None` if it cannot be
@@ -45,7 +44,10 @@ fn find_out(client: Ipv4Addr, context: &Context) -> impl Future<Output = Option<
     let (resolver, store) = (context.resolver.clone(), context.stores.senderscore.clone());
     let clock = context.clock.clone();
     async move {
-        let score = ask(client, &*resolver).await.filter(|score| (0..=BEST).contains(score))?;
+        let score = ask(client, &*resolver).await?;
+        if !(0..=BEST).contains(&score) {
+            return Some(score);
+        }
         if let Err(error) = store.remember(&client.to_string(), score, clock.unix_seconds()).await {
             tracing::debug!(%error, "a reputation score could not be written down");
         }

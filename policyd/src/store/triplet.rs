@@ -83,11 +83,27 @@ pub struct Triplet {
     pub client: String,
 }
 
+/// When what says that a client has passed is to be forgotten, Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The first of it.
+    pub first: i64,
+    /// The last of it.
+    pub last: i64,
+}
+
+impl Known {
+    /// All of it at once.
+    pub fn until(record_expired: i64) -> Known {
+        Known { first: record_expired, last: record_expired }
+    }
+}
+
 /// What the table knows about a triplet and its client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// If the client has passed before: when one of its passed rows is to be forgotten, Unix seconds.
-    pub client_passed: Option<i64>,
+    /// If the client has passed before: how long that is remembered.
+    pub client_passed: Option<Known>,
     /// The triplet's `(block_expired, record_expired)`, Unix seconds.
     pub triplet: Option<(i64, i64)>,
 }
@@ -118,8 +134,8 @@ pub struct TripletStore {
     reads: Gather<Key, Result<Seen, DbError>>,
     contacts: Gather<Contact, Result<Meeting, DbError>>,
     renewals: Renewals,
-    /// Clients known to have passed, and when one of their rows is to be forgotten.
-    known: Cache<String, i64>,
+    /// Clients known to have passed.
+    known: Cache<String, Known>,
 }
 
 impl TripletStore {
@@ -178,19 +194,19 @@ impl TripletStore {
         client: &str,
         ask: impl Future<Output = Result<Meeting, DbError>>,
     ) -> Result<Meeting, DbError> {
-        let known =
-            |until| Meeting { seen: Seen { client_passed: Some(until), triplet: None }, remembered: true };
-        if let Some(until) = self.known.fresh(client) {
-            return Ok(known(until));
+        let passed =
+            |known| Meeting { seen: Seen { client_passed: Some(known), triplet: None }, remembered: true };
+        if let Some(known) = self.known.fresh(client) {
+            return Ok(passed(known));
         }
         let meeting = match ask.await {
             Err(error) if error.is_temporary() => {
-                return self.known.stale(client).map(known).ok_or(error);
+                return self.known.stale(client).map(passed).ok_or(error);
             }
             other => other?,
         };
-        if let Some(until) = meeting.seen.client_passed {
-            self.known.put(client.to_owned(), until);
+        if let Some(known) = meeting.seen.client_passed {
+            self.known.put(client.to_owned(), known);
         }
         Ok(meeting)
     }
@@ -198,7 +214,7 @@ impl TripletStore {
     /// Remembers a client that has passed until `record_expired`; written down in the background.
     pub fn renew_client(&self, client: &str, record_expired: i64) {
         let client = fit(client, 40);
-        self.known.put(client.to_owned(), record_expired);
+        self.known.put(client.to_owned(), Known::until(record_expired));
         self.renewals.begin(client.to_owned(), record_expired);
     }
 

@@ -1,10 +1,12 @@
 //! T33: a name server, or somebody who pretends to be one, that answers as no real one does. The client 203.0.113.10 is
 //! listed by the honest part of the answers, 203.0.113.66 by the other one.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use outrider_core::dns::{DnsError, DnsSettings, HickoryResolver, Resolver as _};
 use outrider_core::settings::Interval;
+use outrider_tests::dns_server::DnsServer;
 use outrider_tests::hostile_dns::{A, HostileDns, Question, Section, TXT, Transport, text_data};
 
 use crate::world::{World, arrival, ask};
@@ -243,4 +245,34 @@ async fn threat_t33_the_resolver_is_bounded_and_believes_nothing_it_did_not_ask_
     for name in ["loop1.test", "self.test", "ring.test", "chain20.test"] {
         assert!(resolver.txt(name).await.is_err(), "{name}");
     }
+}
+
+/// Numbers outside of the scale are no score: they refuse nobody and are not written down.
+#[tokio::test]
+async fn a_reputation_outside_of_its_scale_is_none() {
+    let world = World::sqlite().await;
+    let dns = DnsServer::start().expect("started");
+    dns.a("1.113.0.203.score.senderscore.com", Ipv4Addr::new(127, 0, 4, 100));
+    dns.a("2.113.0.203.score.senderscore.com", Ipv4Addr::new(127, 0, 4, 101));
+    world
+        .script(
+            &world.iredapd,
+            "INSERT INTO senderscore_cache (client_address, score) VALUES ('203.0.113.3', 0), ('203.0.113.4', -1)",
+        )
+        .await;
+    let address = dns.address();
+    let daemon = world
+        .daemon_with(&["senderscore"], |settings| {
+            settings.senderscore.reject_score = 100;
+            settings.dns.servers = vec![address];
+        })
+        .await;
+    for (client, refused) in
+        [("203.0.113.1", true), ("203.0.113.2", false), ("203.0.113.3", true), ("203.0.113.4", false)]
+    {
+        let answer = ask(&daemon, &arrival("x@sender.test", "alice@example.com", client)).await;
+        assert_eq!(answer.starts_with("REJECT "), refused, "{client}: {answer}");
+    }
+    let scores = "SELECT score FROM senderscore_cache ORDER BY client_address";
+    assert_eq!(world.numbers(&world.iredapd, scores).await, [[100], [0], [-1]]);
 }

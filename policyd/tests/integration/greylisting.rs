@@ -116,6 +116,33 @@ pub(crate) async fn retries_at_once_all_pass(world: &World) {
     panic!("the client was not remembered for longer");
 }
 
+/// The rows of a client may end at different times, also later than the settings say now.
+pub(crate) async fn all_rows_of_a_known_client_get_the_same_end(world: &World) {
+    let daemon = world_with_greylisting(world).await;
+    let end = NOW + 30 * 86_400;
+    for (client, first, second) in [
+        ("203.0.113.10", end, NOW + 9),
+        ("203.0.113.11", NOW + 9, end),
+        ("203.0.113.12", end + 601, end),
+        ("203.0.113.13", end + 9_999_999, end + 9_999_999),
+    ] {
+        for (sender, until) in [("one@sender.test", first), ("two@sender.test", second)] {
+            let row = "INSERT INTO greylisting_tracking (sender, recipient, client_address, record_expired, passed) \
+                       VALUES (?, 'alice@example.com', ?, ?, 1)";
+            world.execute(&world.iredapd, row, &[sender.into(), client.into(), until.into()]).await;
+        }
+        assert_eq!(ask(&daemon, &arrival("new@elsewhere.test", "bob@example.com", client)).await, "DUNNO");
+    }
+    let ends = "SELECT DISTINCT record_expired FROM greylisting_tracking";
+    for _ in 0..1000 {
+        if world.numbers(&world.iredapd, ends).await == [[end]] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("rows were left alone");
+}
+
 async fn by_organization(world: &World, change: impl FnOnce(&mut Settings)) -> Service {
     world.empty().await;
     world

@@ -38,10 +38,12 @@ async fn run_everywhere(world: &World) {
     throttle::every_user_has_its_own_limit(world).await;
     throttle::first_messages_make_one_row(world).await;
     throttle::notifies_once_a_period(world).await;
+    throttle::too_many_messages_count_before_too_many_bytes(world).await;
     throttle::narrow_columns_saturate(world).await;
     greylisting::first_contacts_make_one_row(world).await;
     greylisting::contacts_of_one_moment_are_told_apart(world).await;
     greylisting::retries_at_once_all_pass(world).await;
+    greylisting::all_rows_of_a_known_client_get_the_same_end(world).await;
     greylisting::a_retry_from_the_same_pool_counts(world).await;
     greylisting::known_addresses_stay_known_when_organizations_count(world).await;
     greylisting::what_spf_lists_is_one_pool(world).await;
@@ -112,6 +114,7 @@ async fn valkey_server() {
     throttle::two_counters_move_together_or_not_at_all(&world).await;
     throttle::first_messages_make_one_row(&world).await;
     throttle::notifies_once_a_period(&world).await;
+    throttle::too_many_messages_count_before_too_many_bytes(&world).await;
     throttle::three_daemons_share_a_limit(&world).await;
     threats::threat_t14_clocks_back_and_forth(&world).await;
     administration::counters_are_shown_and_forgotten(&world).await;

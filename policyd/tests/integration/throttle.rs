@@ -207,6 +207,30 @@ pub(crate) async fn notifies_once_a_period(world: &World) {
     assert!(store.claim_notification(&counter, NOW + 3602).await.expect("claimed"), "a new period");
 }
 
+/// Where one counter has too many messages and another too many bytes, the administrator is told of the messages.
+pub(crate) async fn too_many_messages_count_before_too_many_bytes(world: &World) {
+    world.empty().await;
+    world.limit(1, "@.", "outbound", [-1, 100]).await;
+    world.limit(2, "a@example.com", "outbound", [2, -1]).await;
+    let stores = world.stores();
+    let store = stores.counters();
+    let counter = |tid, max_msgs, max_quota| Tracked {
+        tid,
+        key: "a@example.com".into(),
+        period: 3600,
+        max_msgs,
+        max_quota,
+    };
+    let both = || vec![counter(1, 0, 100), counter(2, 2, 0)];
+    let count =
+        async |messages, bytes| store.count(both(), Amount { messages, bytes }, NOW).await.expect("counted");
+    let exceeded = |at, by_messages| Counted::Exceeded { at, has_row: true, by_messages };
+    assert_eq!(count(1, 500).await, Counted::Accepted);
+    assert_eq!(count(1, 1).await, exceeded(counter(1, 0, 100), false), "bytes alone");
+    assert_eq!(count(2, 1).await, exceeded(counter(2, 2, 0), true), "both");
+    assert_eq!(world.counters().await, [[1, 1, 500], [2, 1, 500]], "nothing moved");
+}
+
 /// iRedMail's MySQL columns hold 24 and 32 bits; a sum beyond that must neither fail nor start over.
 pub(crate) async fn narrow_columns_saturate(world: &World) {
     world.empty().await;

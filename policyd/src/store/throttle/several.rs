@@ -2,7 +2,7 @@
 
 use outrider_core::sql::{Db, DbError};
 
-use super::counter::{Run, Step};
+use super::counter::{Run, Standing, Step};
 use super::{ATTEMPTS, Amount, Counted, Tracked, contended, pause};
 
 /// A message that waits for its turn.
@@ -26,7 +26,7 @@ async fn count(db: &Db, Several { counters, amount, now }: &Several) -> Result<C
     'again: for attempt in 0..ATTEMPTS {
         pause(attempt).await;
         let mut transaction = db.begin().await?;
-        for counter in counters {
+        for (at, counter) in counters.iter().enumerate() {
             let mut run = Run::Within(&mut transaction);
             match run.count(counter, *amount, *now).await {
                 Ok(Step::Moved) => {}
@@ -36,8 +36,13 @@ async fn count(db: &Db, Several { counters, amount, now }: &Several) -> Result<C
                     continue 'again;
                 }
                 Ok(Step::Exceeded { has_row, by_messages }) => {
+                    let exceeded = Counted::Exceeded { at: counter.clone(), has_row, by_messages };
+                    let other = match by_messages {
+                        true => None,
+                        false => too_many_messages(&mut run, &counters[at + 1..], *amount, *now).await?,
+                    };
                     let _ = transaction.rollback().await;
-                    return Ok(Counted::Exceeded { at: counter.clone(), has_row, by_messages });
+                    return Ok(other.unwrap_or(exceeded));
                 }
                 // A deadlock of this transaction with another: the server has undone it already.
                 Err(DbError::TryAgain(_)) => continue 'again,
@@ -50,4 +55,21 @@ async fn count(db: &Db, Several { counters, amount, now }: &Several) -> Result<C
         }
     }
     Err(contended())
+}
+
+/// The first counter of which the number of messages is exceeded: where that and the number of bytes are, in different
+/// counters, that is what the administrator is told.
+async fn too_many_messages(
+    run: &mut Run<'_>,
+    counters: &[Tracked],
+    amount: Amount,
+    now: i64,
+) -> Result<Option<Counted>, DbError> {
+    for counter in counters {
+        let standing = run.standing(counter, amount, now).await?;
+        if let Standing::Exceeded { has_row, by_messages: true } = standing {
+            return Ok(Some(Counted::Exceeded { at: counter.clone(), has_row, by_messages: true }));
+        }
+    }
+    Ok(None)
 }

@@ -10,26 +10,17 @@ use std::sync::Arc;
 
 use outrider_core::sql::{Db, DbError, Engine, Row, Stmt, Value};
 
-use super::{Meeting, Seen};
+use super::{Known, Meeting, Seen};
 use crate::network_rate::NetworkRate;
 use crate::store::again;
 use crate::store::server::Server;
 
-/// A passed row of the client and the row of the triplet. Which of the passed rows does not matter: they are renewed
+/// The passed rows of the client and the row of the triplet. Of the passed rows some tell enough: they are renewed
 /// together, and a big provider may have many thousands of them. Values of each: a number that comes back, the client, the
 /// number, the triplet.
-const SEEN: Stmt = Stmt::per_engine(
-    "{(SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
-     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) \
-     UNION ALL (SELECT ?, 2, record_expired, block_expired \
-     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?)}",
-    "{(SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
-     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) \
-     UNION ALL (SELECT ?, 2, record_expired, block_expired \
-     FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?)}",
-    // SQLite takes no parentheses around the parts of a union, and a limit only within a table.
-    "{SELECT * FROM (SELECT ? AS number, 1 AS kind, record_expired, 0 AS block_expired \
-     FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 1) AS client \
+const SEEN: Stmt = Stmt::same(
+    "{SELECT ? AS number, 1 AS kind, MIN(record_expired) AS record_expired, MAX(record_expired) AS other \
+     FROM (SELECT record_expired FROM greylisting_tracking WHERE client_address = ? AND passed = 1 LIMIT 100) AS client \
      UNION ALL SELECT ?, 2, record_expired, block_expired \
      FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?}",
 );
@@ -252,11 +243,14 @@ fn sort_out(rows: &[Row], length: usize) -> Vec<Seen> {
     for row in rows {
         let number = row.int("number").and_then(|number| usize::try_from(number).ok());
         let Some(seen) = number.and_then(|number| all.get_mut(number)) else { continue };
-        let record_expired = row.int("record_expired").unwrap_or(0);
+        // A client without passed rows has nothing there.
+        let (Some(record_expired), Some(other)) = (row.int("record_expired"), row.int("other")) else {
+            continue;
+        };
         if row.int("kind") == Some(2) {
-            seen.triplet = Some((row.int("block_expired").unwrap_or(0), record_expired));
+            seen.triplet = Some((other, record_expired));
         } else {
-            seen.client_passed = Some(record_expired);
+            seen.client_passed = Some(Known { first: record_expired, last: other });
         }
     }
     all

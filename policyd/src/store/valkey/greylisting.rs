@@ -14,7 +14,7 @@ use super::{script, time_to_live};
 use crate::cache::{Cache, CacheMeter};
 use crate::settings::CacheSettings;
 use crate::store::fit;
-use crate::store::triplet::{Seen, Times, Triplet};
+use crate::store::triplet::{Known, Seen, Times, Triplet};
 
 static SEEN: LazyLock<Script> = LazyLock::new(|| script(include_str!("seen.lua")));
 static CONTACT: LazyLock<Script> = LazyLock::new(|| script(include_str!("contact.lua")));
@@ -60,13 +60,13 @@ impl ValkeyTriplets {
     pub async fn seen(&self, triplet: &Triplet) -> Result<Seen, DbError> {
         let client = fit(&triplet.client, 40);
         if let Some(until) = self.known.fresh(client) {
-            return Ok(Seen { client_passed: Some(until), triplet: None });
+            return Ok(Seen { client_passed: Some(Known::until(until)), triplet: None });
         }
-        let (client_passed, triplet) = self.look(client, &field(triplet)).await?;
-        if let Some(until) = client_passed {
+        let (passed_until, triplet) = self.look(client, &field(triplet)).await?;
+        if let Some(until) = passed_until {
             self.known.put(client.to_owned(), until);
         }
-        Ok(Seen { client_passed, triplet })
+        Ok(Seen { client_passed: passed_until.map(Known::until), triplet })
     }
 
     /// Until when a client is known, and the triplet of this name.

@@ -1,8 +1,9 @@
 -- Counts a message on all counters KEYS if all of them allow it.
 -- ARGV: now, messages, bytes, then for each counter: period, max_msgs, max_quota, time to live of a new period.
--- Returns {1}, or {0, which counter, whether it has a row, whether it is the number of messages}.
+-- Returns {1}, or {0, which counter, whether it has a row, whether it is the number of messages}. Where one has too many
+-- messages and another too many bytes, it is the one with the messages.
 local now, messages, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local moved = {}
+local moved, refused = {}, nil
 for at, key in ipairs(KEYS) do
     local period, max_msgs, max_quota =
         tonumber(ARGV[4 * at]), tonumber(ARGV[4 * at + 1]), tonumber(ARGV[4 * at + 2])
@@ -23,12 +24,20 @@ for at, key in ipairs(KEYS) do
         if has_row and redis.call('TTL', key) == -1 then
             redis.call('EXPIRE', key, ARGV[4 * at + 3])
         end
-        return { 0, at, has_row and 1 or 0, too_many and 1 or 0 }
+        if too_many or not refused then
+            refused = { 0, at, has_row and 1 or 0, too_many and 1 or 0 }
+        end
+        if too_many then
+            break
+        end
     end
     local whole = tonumber(ARGV[4 * at + 3])
     -- A period that began in the future, by whatever clock, does not last for ever either.
     local left = math.max(1, math.min(whole - now + init, 2 * whole))
     moved[at] = { broken, init, msgs + messages, quota + bytes, left }
+end
+if refused then
+    return refused
 end
 local most = 9007199254740992
 for at, key in ipairs(KEYS) do
