@@ -66,7 +66,13 @@ impl Checker {
             on_failure: settings.on_failure,
             lookup_timeout: settings.lookup_timeout.duration(),
             session: SessionLimits {
-                codec: Limits { strip_carriage_return: true, ..Limits::default() },
+                // Dovecot has no bounds; here that of the whole request is the one that is met.
+                codec: Limits {
+                    strip_carriage_return: true,
+                    line: Limits::default().total,
+                    attributes: 4096,
+                    ..Limits::default()
+                },
                 idle: settings.limits.idle_timeout.duration(),
                 request: settings.limits.request_timeout.duration(),
             },

@@ -52,6 +52,8 @@ enum Wire {
 
 /// Keys above this length are refused, as by PostSRSd 2; RFC 5321 has 254.
 const MAX_KEY: usize = 512;
+/// Octets of a map's name and a key; more ends the connection, as with PostSRSd 2, which takes 1023 with the blank.
+const MAX_QUERY: usize = 1022;
 /// `get` is the longest command; what has no blank after so many letters is no command.
 const MAX_COMMAND: usize = 16;
 
@@ -153,7 +155,9 @@ async fn socketmap_queries(buffer: &mut BytesMut, out: &mut BytesMut, lookup: &i
     loop {
         let (reply, flow) = match socketmap::decode(buffer) {
             Ok(None) => return Flow::Continue,
-            Ok(Some(query)) if query.map.is_empty() && query.key.is_empty() => (invalid(), Flow::Close),
+            Ok(Some(query)) if !(1..=MAX_QUERY).contains(&(query.map.len() + query.key.len())) => {
+                (invalid(), Flow::Close)
+            }
             Ok(Some(query)) => (query_map(&query.map, &query.key, lookup).await, Flow::Continue),
             Err(_) => (invalid(), Flow::Close),
         };
@@ -271,6 +275,8 @@ mod tests {
         let long = [b"get ".as_slice(), &[b'a'; 5000], b"\n"].concat();
         let big = format!("518:forward {},", "a".repeat(510));
         let bigger = format!("521:forward {},3:x y,", "a".repeat(513));
+        let longest = format!("1023:forward {},", "a".repeat(1015));
+        let too_long = format!("1024:forward {},", "a".repeat(1016));
         let table: &[(Direction, &[u8], &str, Flow)] = &[
             (Forward, b"get a%25@b\n", "200 f(a%25@b)\n", Continue),
             (Reverse, b"get a@b\n", "200 r(a@b)\n", Continue),
@@ -311,6 +317,8 @@ mod tests {
                 Continue,
             ),
             (Forward, bigger.as_bytes(), "13:PERM Too big.,17:PERM Invalid map.,", Continue),
+            (Forward, longest.as_bytes(), "13:PERM Too big.,", Continue),
+            (Forward, too_long.as_bytes(), "19:PERM Invalid query.,", Close),
             (Forward, b"9:forward \xFF,", "34:NOTFOUND Not a rewritable address.,", Continue),
         ];
         for (direction, input, expected, flow) in table {

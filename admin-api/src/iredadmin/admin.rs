@@ -56,6 +56,7 @@ impl AccountApi {
             name: value::get(sent, &["name", "cn"]).map(value::text).unwrap_or_default(),
             language: value::language(sent).unwrap_or_default(),
             global: sent.is_yes("isGlobalAdmin"),
+            active: value::status(sent).unwrap_or(true),
         };
         self.accounts.create_admin(&new, &self.now()).await.map_err(|error| match error {
             AccountError::NotAllowed => Failure::new("CAN_NOT_BE_LOCAL_DOMAIN"),

@@ -63,6 +63,34 @@ async fn the_cookie_is_marked_secure_behind_tls() {
 }
 
 #[tokio::test]
+async fn what_is_made_disabled_is_disabled() {
+    let server = Server::start(settings()).await;
+    server.add_domain("a.example").await;
+    server.add_admin("root@x.example", &["ALL"]).await;
+    let session = server.login("root@x.example").await;
+    for (name, status) in [("off", "&accountStatus=disabled"), ("on", "&accountStatus=active"), ("usual", "")]
+    {
+        for (path, form) in [
+            (format!("/api/admin/{name}@y.example"), "password=Adm1n%23Secret"),
+            (format!("/api/alias/{name}@a.example"), "members=m@x.example"),
+        ] {
+            let reply = server.account(&session, "POST", &path, &format!("{form}{status}")).await;
+            assert_eq!(reply.json()["_success"], true, "{path}");
+        }
+    }
+    for (table, right) in [
+        (
+            "admin",
+            "SELECT COUNT(*) FROM admin WHERE username LIKE '%@y.example' AND active = (username NOT LIKE 'off@%')",
+        ),
+        ("alias", "SELECT COUNT(*) FROM alias WHERE active = (address NOT LIKE 'off@%')"),
+        ("forwardings", "SELECT COUNT(*) FROM forwardings WHERE active = (address NOT LIKE 'off@%')"),
+    ] {
+        assert_eq!(server.count(right).await, 3, "{table}");
+    }
+}
+
+#[tokio::test]
 async fn threat_t43_no_field_raises_the_rights_of_a_domain_administrator() {
     let server = Server::start(settings()).await;
     server.add_domain("a.example").await;

@@ -15,6 +15,8 @@
 //! Postfix; the connection is to be closed without an answer, upon which Postfix applies its own
 //! `smtpd_policy_service_default_action`.
 
+use std::collections::HashSet;
+
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
@@ -91,12 +93,8 @@ impl Request {
 
     /// How many attributes bear a name that already occurred; worth a metric, as Postfix sends none.
     pub fn repeated(&self) -> usize {
-        let earlier = |i: usize| &self.attributes[..i];
-        self.attributes
-            .iter()
-            .enumerate()
-            .filter(|(i, a)| earlier(*i).iter().any(|b| self.name(b) == self.name(a)))
-            .count()
+        let mut names = HashSet::with_capacity(self.attributes.len());
+        self.attributes.iter().filter(|attribute| !names.insert(self.name(attribute))).count()
     }
 
     /// Appends the request as a client sends it: every attribute in the order received, and nothing else.

@@ -219,7 +219,7 @@ async fn threat_t33_the_resolver_is_bounded_and_believes_nothing_it_did_not_ask_
     })
     .expect("started");
     let resolver = HickoryResolver::from_settings(&settings(&dns)).expect("made");
-    let ten = std::net::Ipv4Addr::new(203, 0, 113, 10);
+    let ten = Ipv4Addr::new(203, 0, 113, 10);
     assert_eq!(resolver.a("host.test").await, Ok(vec![ten]));
     assert_eq!(resolver.a("alias.test").await, Ok(vec![ten]));
     for name in ["thing.test", "elsewhere.test"] {

@@ -42,6 +42,10 @@ async fn threat_t11_attributes_are_taken_for_what_they_are() {
         let twice = [bytes, request("full@d.example", "").as_bytes()].concat();
         assert_eq!(ask(&server, &twice).await, format!("{expected}{FULL}"), "{shown:?}");
     }
+    // Longer than Postfix sends them, but no longer than a request may be.
+    for rest in [format!("helo_name={}\n", "y".repeat(60_000)), "x=y\n".repeat(4000)] {
+        assert_eq!(server.ask(&request("full@d.example", &rest)).await, FULL);
+    }
     // As many attributes as Postfix never sends: the connection ends, what came before it is answered, others go on.
     let crowd = request("full@d.example", "") + &"x=y\n".repeat(100_000) + "\n";
     let address = server.running.bound[0].address.to_string();

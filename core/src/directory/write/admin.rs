@@ -45,6 +45,8 @@ pub struct NewAdmin {
     pub language: String,
     /// Whether everything is administered.
     pub global: bool,
+    /// Whether it may be used.
+    pub active: bool,
 }
 
 const STAND_ALONE: Stmt = Stmt::same("SELECT * FROM admin WHERE username = ?");
@@ -59,7 +61,7 @@ const ALL_DOMAINS: Stmt = Stmt::same("SELECT domain FROM domain_admins WHERE use
 const ADMINS_OF: Stmt = Stmt::same("SELECT username FROM domain_admins WHERE domain = ? ORDER BY username");
 const INSERT: Stmt = Stmt::same(
     "INSERT INTO admin (username, password, name, language, passwordlastchange, created, active) \
-     VALUES (?, ?, ?, ?, ?, ?, 1)",
+     VALUES (?, ?, ?, ?, ?, ?, ?)",
 );
 const INSERT_DOMAIN: Stmt =
     Stmt::same("INSERT INTO domain_admins (username, domain, created, active) VALUES (?, ?, ?, 1)");
@@ -140,6 +142,7 @@ impl Accounts {
             Value::from(&new.language),
             Value::time(now),
             Value::time(now),
+            new.active.into(),
         ];
         tx.execute(&INSERT, &row).await.map_err(taken)?;
         set_global(&mut tx, &new.username, new.global, now).await?;

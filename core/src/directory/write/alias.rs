@@ -18,7 +18,7 @@ pub struct AliasChange {
 }
 
 const INSERT: Stmt = Stmt::same(
-    "INSERT INTO alias (address, name, accesspolicy, domain, created, active) VALUES (?, ?, ?, ?, ?, 1)",
+    "INSERT INTO alias (address, name, accesspolicy, domain, created, active) VALUES (?, ?, ?, ?, ?, ?)",
 );
 const INSERT_MEMBER: Stmt = Stmt::same(
     "INSERT INTO forwardings (address, forwarding, domain, dest_domain, is_list, active) \
@@ -66,16 +66,18 @@ impl Accounts {
                 return Err(AccountError::AccountLimit);
             }
         }
+        let active = alias.active.unwrap_or(true);
         let row = [
             address.into(),
             alias.name.clone().unwrap_or_default().into(),
             alias.access_policy.clone().unwrap_or_default().into(),
             domain.into(),
             Value::time(now),
+            active.into(),
         ];
         tx.execute(&INSERT, &row).await.map_err(taken)?;
         if let Some(members) = &alias.members {
-            change_members(&mut tx, address, members, true).await?;
+            change_members(&mut tx, address, members, active).await?;
         }
         Ok(tx.commit().await?)
     }

@@ -8,7 +8,9 @@ from . import vectors
 
 NOW = 1742040000
 
-SECRETS = {"secrets": ["secretOne", "secretOld"], "srs_domain": "srs.example.net", "myhostname": "mail.example.net"}
+SECRETS = {"secrets": ["secretOne", "secretOld"], "srs_domain": "srs.example.net",
+           # A name that is no domain of any case; only the profile of iRedAPD has one that counts.
+           "myhostname": "conformance.host.invalid"}
 # Domains come from the settings only.
 NO_DATABASE = {"directory_domains": False, "exclude_table": False}
 PLUS8 = {"separator": "+", "hash_length": 8, "hash_minimum": 4}
@@ -16,7 +18,7 @@ POSTSRSD1 = dict(NO_DATABASE, exclude_style="postsrsd1", keep_own_addresses=True
 POSTSRSD2 = dict(NO_DATABASE, hash_alphabet="base64url", domains=["local.example", "alias.example"])
 
 PROFILES = {
-    "iredapd": {"address_check": "iredapd"},
+    "iredapd": {"address_check": "iredapd", "myhostname": "mail.example.net"},
     "postsrsd1": dict(POSTSRSD1, exclude=["local.example", ".dotted.example", "excluded.example"]),
     "postsrsd1-plus8": dict(POSTSRSD1, **PLUS8),
     "postsrsd1-always": dict(POSTSRSD1, always_rewrite=True),
