@@ -68,8 +68,15 @@ impl AccountApi {
             return Err(Failure::new("ALREADY_EXISTS"));
         }
         let settings = DomainSettings::parse(row.text("settings").unwrap_or(""));
-        let stored = self.new_password(sent, &settings).await?;
-        let Some(stored) = stored else { return Err(Failure::new("PW_EMPTY")) };
+        let quota = number(sent, "quota", 0).or_else(|| number(sent, "mailQuota", 0));
+        let stored = match self.new_password(sent, &settings).await {
+            Ok(Some(stored)) => stored,
+            // The password is what is looked at last.
+            refused => {
+                self.accounts.has_room_for_user(user, quota).await?;
+                return Err(refused.err().unwrap_or(Failure::new("PW_EMPTY")));
+            }
+        };
         // Where mail lies, and what a removal erases later, is not for the administrator of one domain to say.
         let location = match sent.get("maildir").filter(|_| actor.is_global()) {
             Some(path) => maildir::explicit(path).ok_or(Failure::new("INVALID_ACTION"))?,
@@ -87,7 +94,7 @@ impl AccountApi {
                 .or_else(|| settings.get("default_language").map(str::to_owned))
                 .filter(|language| language.len() <= 5)
                 .unwrap_or_default(),
-            quota: number(sent, "quota", 0).or_else(|| number(sent, "mailQuota", 0)),
+            quota,
             base_directory,
             node,
             maildir,

@@ -91,6 +91,41 @@ async fn what_is_made_disabled_is_disabled() {
 }
 
 #[tokio::test]
+async fn the_password_of_a_new_user_is_looked_at_last() {
+    let server = Server::start(settings()).await;
+    server.add_admin("root@x.example", &["ALL"]).await;
+    for domain in ["a.example", "full.example", "closed.example", "small.example"] {
+        server.add_domain(domain).await;
+    }
+    let change = "UPDATE domain SET mailboxes = ?, maxquota = ? WHERE domain = ?";
+    for (domain, mailboxes, quota) in
+        [("full.example", 1, 0), ("closed.example", -1, 0), ("small.example", 0, 100)]
+    {
+        server.sql(change, &[mailboxes.into(), quota.into(), domain.into()]).await;
+    }
+    server.add_user("u@full.example").await;
+    let alias = "INSERT INTO alias (address, domain) VALUES ('al@a.example', 'a.example')";
+    server.sql(alias, &[]).await;
+    let session = server.login("root@x.example").await;
+    for (user, wrong) in [
+        ("al@a.example", "ALREADY_EXISTS"),
+        ("u@full.example", "ALREADY_EXISTS"),
+        ("new@full.example", "EXCEEDED_DOMAIN_ACCOUNT_LIMIT"),
+        ("new@closed.example", "NOT_ALLOWED"),
+        ("new@small.example", "EXCEEDED_DOMAIN_QUOTA_SIZE"),
+        ("new@a.example", "PW_"),
+    ] {
+        for password in ["password=x", ""] {
+            let form = format!("quota=200&{password}");
+            let reply = server.account(&session, "POST", &format!("/api/user/{user}"), &form).await.json();
+            let told = reply["_msg"].as_str().unwrap_or_default().to_owned();
+            assert!(told.starts_with(wrong), "{user} {password}: {told}");
+        }
+    }
+    assert_eq!(server.count("SELECT COUNT(*) FROM mailbox").await, 1);
+}
+
+#[tokio::test]
 async fn threat_t43_no_field_raises_the_rights_of_a_domain_administrator() {
     let server = Server::start(settings()).await;
     server.add_domain("a.example").await;

@@ -71,6 +71,22 @@ async fn a_failure_of_the_files_undoes_the_rows() {
 }
 
 #[tokio::test]
+async fn a_list_leaves_no_forwarding_and_a_user_keeps_all() {
+    let server = Server::start(settings()).await;
+    server.add_domain("a.example").await;
+    assert_eq!(server.list("POST", "/api/list@a.example", "").await.json()["_success"], true);
+    let row = "INSERT INTO forwardings (address, forwarding, domain, is_list) VALUES (?, 'x@x.example', 'a.example', 1)";
+    for address in ["list@a.example", "user@a.example"] {
+        server.sql(row, &[address.into()]).await;
+    }
+    for address in ["list@a.example", "user@a.example"] {
+        server.list("DELETE", &format!("/api/{address}?archive=no"), "").await;
+    }
+    assert_eq!(server.count("SELECT COUNT(*) FROM forwardings WHERE address = 'list@a.example'").await, 0);
+    assert_eq!(server.count("SELECT COUNT(*) FROM forwardings WHERE address = 'user@a.example'").await, 1);
+}
+
+#[tokio::test]
 async fn a_database_that_is_down_leaves_no_files() {
     let mut down = settings();
     // Nothing listens on port 1.

@@ -85,6 +85,7 @@ const DELETE_OWNERS: Stmt = Stmt::same("DELETE FROM maillist_owners WHERE addres
 const DELETE_MODERATORS: Stmt = Stmt::same("DELETE FROM moderators WHERE address = ?");
 const DELETE_LIST: Stmt = Stmt::same("DELETE FROM maillists WHERE address = ?");
 const DELETE_FORWARDING: Stmt = Stmt::same("DELETE FROM forwardings WHERE address = ? AND is_maillist = 1");
+const DELETE_FORWARDINGS: Stmt = Stmt::same("DELETE FROM forwardings WHERE address = ?");
 const SET_NAME: Stmt = Stmt::same("UPDATE maillists SET name = ? WHERE address = ?");
 const SET_SIZE: Stmt = Stmt::same("UPDATE maillists SET maxmsgsize = ? WHERE address = ?");
 const SET_POLICY: Stmt = Stmt::same("UPDATE maillists SET accesspolicy = ? WHERE address = ?");
@@ -168,7 +169,10 @@ impl Accounts {
     /// Removes all rows of a list. It is no error if there are none.
     pub async fn delete_list(&self, address: &str) -> Result<()> {
         let mut tx = self.vmail.begin().await?;
-        for stmt in [&DELETE_LIST, &DELETE_FORWARDING, &DELETE_MODERATORS, &DELETE_OWNERS] {
+        // What else goes on from the address of a list belongs to the list; that of a user's address does not.
+        let was_list = tx.execute(&DELETE_LIST, &[address.into()]).await?.rows_affected > 0;
+        let forwardings = if was_list { &DELETE_FORWARDINGS } else { &DELETE_FORWARDING };
+        for stmt in [forwardings, &DELETE_MODERATORS, &DELETE_OWNERS] {
             tx.execute(stmt, &[address.into()]).await?;
         }
         Ok(tx.commit().await?)

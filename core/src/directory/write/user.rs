@@ -136,6 +136,16 @@ const INSERT_RECIPIENT_BCC: Stmt = Stmt::same(
 );
 
 impl Accounts {
+    /// Whether a mail user of this name and quota could be made now.
+    ///
+    /// # Errors
+    /// Those of [`Accounts::create_user`].
+    pub async fn has_room_for_user(&self, username: &str, quota: Option<i64>) -> Result<()> {
+        let mut tx = self.vmail.begin().await?;
+        room(&mut tx, username, quota).await?;
+        Ok(tx.rollback().await?)
+    }
+
     /// Makes a mail user. Services that the domain has switched off are off for the user.
     ///
     /// # Errors
@@ -143,23 +153,7 @@ impl Accounts {
     pub async fn create_user(&self, user: &NewUser, now: &str) -> Result<()> {
         let domain = domain_of(&user.username);
         let mut tx = self.vmail.begin().await?;
-        let row = lock_domain(&mut tx, domain).await?.ok_or(AccountError::NoSuchDomain)?;
-        if is_taken(&mut tx, &user.username).await? {
-            return Err(AccountError::AlreadyExists);
-        }
-        let limit = row.int("mailboxes").unwrap_or(0);
-        if limit < 0 {
-            return Err(AccountError::NotAllowed);
-        }
-        if limit > 0 {
-            let count = tx.fetch_optional(&COUNT, &[domain.into()]).await?;
-            if count.and_then(|row| row.int_at(0)).unwrap_or(0) >= limit {
-                return Err(AccountError::AccountLimit);
-            }
-        }
-        let settings = DomainSettings::parse(row.text("settings").unwrap_or(""));
-        let quota = user.quota.or_else(|| settings.int("default_user_quota")).unwrap_or(0);
-        check_quota(&mut tx, domain, &row, quota, 0).await?;
+        let (settings, quota) = room(&mut tx, &user.username, user.quota).await?;
         let values = [
             Value::from(&user.username),
             Value::from(&user.password),
@@ -309,6 +303,29 @@ async fn set_columns(tx: &mut Transaction, username: &str, change: &UserChange, 
         tx.execute(&SET_MAILDIR, &[base.into(), node.into(), maildir.into(), username.into()]).await?;
     }
     Ok(())
+}
+
+/// Locks the domain and looks whether it takes one more user; its settings, and the user's quota.
+async fn room(tx: &mut Transaction, username: &str, quota: Option<i64>) -> Result<(DomainSettings, i64)> {
+    let domain = domain_of(username);
+    let row = lock_domain(tx, domain).await?.ok_or(AccountError::NoSuchDomain)?;
+    if is_taken(tx, username).await? {
+        return Err(AccountError::AlreadyExists);
+    }
+    let limit = row.int("mailboxes").unwrap_or(0);
+    if limit < 0 {
+        return Err(AccountError::NotAllowed);
+    }
+    if limit > 0 {
+        let count = tx.fetch_optional(&COUNT, &[domain.into()]).await?;
+        if count.and_then(|row| row.int_at(0)).unwrap_or(0) >= limit {
+            return Err(AccountError::AccountLimit);
+        }
+    }
+    let settings = DomainSettings::parse(row.text("settings").unwrap_or(""));
+    let quota = quota.or_else(|| settings.int("default_user_quota")).unwrap_or(0);
+    check_quota(tx, domain, &row, quota, 0).await?;
+    Ok((settings, quota))
 }
 
 /// A mailbox must fit the domain's limit for one mailbox and what the domain has left; `before` MB of the sum are
