@@ -197,7 +197,9 @@ pub fn translate(settings: &Map<String, Value>) -> Translation {
 /// letters have none.
 pub fn default_value(name: &str) -> Option<Value> {
     let meaning = NAMES.iter().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning);
-    let Some(As(key) | LowerList(key)) = meaning.filter(|_| name.starts_with(char::is_uppercase)) else {
+    let Some(As(key) | LowerList(key) | Priorities(key)) =
+        meaning.filter(|_| name.starts_with(char::is_uppercase))
+    else {
         return None;
     };
     let ours = serde_json::to_value(super::Settings::default()).ok()?;

@@ -203,8 +203,7 @@ fn what_the_daemon_would_refuse_is_named() {
 /// What nothing cures does not keep the rest from being looked at, errors and warnings.
 #[test]
 fn all_that_the_daemon_would_refuse_is_named() {
-    let text =
-        "backend = 'ldap'\nldap_basedn = f()\nGREYLISTING_MESSAGE = ''\nMYNETWORKS = ['192.0.2.1/24']\n";
+    let text = "backend = 'ldap'\nldap_basedn = f()\nGREYLISTING_MESSAGE = 'two\\nlines'\nMYNETWORKS = ['192.0.2.1/24']\n";
     let draft = policyd(&Source::read(text), &Folder::default());
     let notes = draft.notes.join("\n");
     for part in [
