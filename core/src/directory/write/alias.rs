@@ -1,7 +1,7 @@
 //! Mail aliases: their row in `alias` and one row in `forwardings` for each member.
 
-use super::domain::lock_domain;
-use super::{AccountError, Accounts, Edit, Result, column, domain_of, found, is_taken, taken};
+use super::domain::lock_for_new;
+use super::{AccountError, Accounts, Edit, Result, column, domain_of, found, taken};
 use crate::sql::{Row, Stmt, Transaction, Value};
 
 /// What is set of an alias, new or not; `None` stays as it is.
@@ -52,20 +52,7 @@ impl Accounts {
     pub async fn create_alias(&self, address: &str, alias: &AliasChange, now: &str) -> Result<()> {
         let domain = domain_of(address);
         let mut tx = self.vmail.begin().await?;
-        let row = lock_domain(&mut tx, domain).await?.ok_or(AccountError::NoSuchDomain)?;
-        if is_taken(&mut tx, address).await? {
-            return Err(AccountError::AlreadyExists);
-        }
-        let limit = row.int("aliases").unwrap_or(0);
-        if limit < 0 {
-            return Err(AccountError::NotAllowed);
-        }
-        if limit > 0 {
-            let count = tx.fetch_optional(&COUNT, &[domain.into()]).await?;
-            if count.and_then(|row| row.int_at(0)).unwrap_or(0) >= limit {
-                return Err(AccountError::AccountLimit);
-            }
-        }
+        lock_for_new(&mut tx, address, "aliases", &COUNT).await?;
         let active = alias.active.unwrap_or(true);
         let row = [
             address.into(),

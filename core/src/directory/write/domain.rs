@@ -2,7 +2,7 @@
 
 use super::domain_settings::DomainSettings;
 use super::trace::Whose;
-use super::{AccountError, Accounts, Edit, Result, column, domain_of, found, taken};
+use super::{AccountError, Accounts, Edit, Result, column, domain_of, found, is_taken, taken};
 use crate::sql::{Row, Stmt, Transaction, Value, escape_like};
 
 /// A domain to be made.
@@ -248,6 +248,35 @@ impl Accounts {
 /// Reads the row of a domain and keeps others from changing it until the transaction ends.
 pub(super) async fn lock_domain(tx: &mut Transaction, domain: &str) -> Result<Option<Row>> {
     Ok(tx.fetch_optional(&LOCK, &[domain.into()]).await?)
+}
+
+/// Locks the domain of a new account and looks whether it takes one more; the domain's row. `limit` is the column of the
+/// limit and `count` asks for the number of such accounts.
+///
+/// # Errors
+/// `NoSuchDomain`, `AlreadyExists`, `NotAllowed`, `AccountLimit`.
+pub(super) async fn lock_for_new(
+    tx: &mut Transaction,
+    address: &str,
+    limit: &str,
+    count: &Stmt,
+) -> Result<Row> {
+    let domain = domain_of(address);
+    let row = lock_domain(tx, domain).await?.ok_or(AccountError::NoSuchDomain)?;
+    if is_taken(tx, address).await? {
+        return Err(AccountError::AlreadyExists);
+    }
+    let limit = row.int(limit).unwrap_or(0);
+    if limit < 0 {
+        return Err(AccountError::NotAllowed);
+    }
+    if limit > 0 {
+        let count = tx.fetch_optional(count, &[domain.into()]).await?;
+        if count.and_then(|row| row.int_at(0)).unwrap_or(0) >= limit {
+            return Err(AccountError::AccountLimit);
+        }
+    }
+    Ok(row)
 }
 
 /// MB that the mailboxes of a domain have together.

@@ -1,6 +1,6 @@
 //! Mail users: their row in `mailbox` and what `forwardings` says about them.
 
-use super::domain::{allocated, lock_domain};
+use super::domain::{allocated, lock_domain, lock_for_new};
 use super::domain_settings::DomainSettings;
 use super::service::{SERVICES, switches};
 use super::{AccountError, Accounts, Edit, Result, column, domain_of, is_taken, taken};
@@ -307,24 +307,10 @@ async fn set_columns(tx: &mut Transaction, username: &str, change: &UserChange, 
 
 /// Locks the domain and looks whether it takes one more user; its settings, and the user's quota.
 async fn room(tx: &mut Transaction, username: &str, quota: Option<i64>) -> Result<(DomainSettings, i64)> {
-    let domain = domain_of(username);
-    let row = lock_domain(tx, domain).await?.ok_or(AccountError::NoSuchDomain)?;
-    if is_taken(tx, username).await? {
-        return Err(AccountError::AlreadyExists);
-    }
-    let limit = row.int("mailboxes").unwrap_or(0);
-    if limit < 0 {
-        return Err(AccountError::NotAllowed);
-    }
-    if limit > 0 {
-        let count = tx.fetch_optional(&COUNT, &[domain.into()]).await?;
-        if count.and_then(|row| row.int_at(0)).unwrap_or(0) >= limit {
-            return Err(AccountError::AccountLimit);
-        }
-    }
+    let row = lock_for_new(tx, username, "mailboxes", &COUNT).await?;
     let settings = DomainSettings::parse(row.text("settings").unwrap_or(""));
     let quota = quota.or_else(|| settings.int("default_user_quota")).unwrap_or(0);
-    check_quota(tx, domain, &row, quota, 0).await?;
+    check_quota(tx, domain_of(username), &row, quota, 0).await?;
     Ok((settings, quota))
 }
 
