@@ -176,7 +176,7 @@ pub fn translate(settings: &Map<String, Value>) -> Translation {
                     translation.notes.push(format!("{name}: {number} is taken over as {key} = {nearest}"));
                 }
             }
-            DnsSeconds(_) => wait_for_spf(name, value, &mut translation),
+            DnsSeconds(_) => note_long_wait(name, value, &mut translation),
             Priorities(_) if value.as_object().is_some_and(|rules| rules.values().any(Value::is_f64)) => {
                 translation
                     .notes
@@ -246,7 +246,7 @@ fn convert(meaning: Meaning, value: &Value) -> Result<Option<(&'static str, Valu
 
 /// Whoever waits longer for a name server means decisions: requests wait as long for an SPF record, as far as they can be
 /// answered in time.
-fn wait_for_spf(name: &str, value: &Value, translation: &mut Translation) {
+fn note_long_wait(name: &str, value: &Value, translation: &mut Translation) {
     let longest = super::Settings::default().outside_budget().as_secs_f64();
     if seconds(value).is_some_and(|wanted| wanted >= longest) {
         translation.notes.push(format!(
