@@ -180,10 +180,10 @@ async fn record(contact: &Contact, context: &Context) -> Result<bool, RuleError>
         let seen = store.seen(&alone).await.map_err(table())?;
         if seen.client_passed.is_some() {
             triplet = alone;
-            known_alone = Some(Meeting { seen, remembered: true });
+            known_alone = Some(Meeting::of(seen));
         }
     }
-    let Meeting { seen, remembered } = match known_alone {
+    let Meeting { seen, remembered, counted } = match known_alone {
         Some(meeting) => meeting,
         None => {
             let share = &context.new_contacts;
@@ -203,6 +203,7 @@ async fn record(contact: &Contact, context: &Context) -> Result<bool, RuleError>
         }
         // Written down already.
         Step::Insert => {}
+        Step::Count if counted => {}
         Step::Restart => store.restart(&triplet, times(settings, now)).await.map_err(table())?,
         Step::Count => store.count(&triplet).await.map_err(table())?,
         Step::Pass => store.pass(&triplet, known_until).await.map_err(table())?,

@@ -127,7 +127,7 @@ impl Triplets<'_> {
                 if seen == Seen::default() && remembered {
                     store.insert(triplet, times).await?;
                 }
-                Ok(Meeting { seen, remembered })
+                Ok(Meeting { remembered, ..Meeting::of(seen) })
             }
         }
     }

@@ -8,6 +8,7 @@
 //! First contacts, which are most of what is written here, are in `contact.rs`.
 
 mod contact;
+mod mariadb;
 mod renewal;
 
 use std::future::Future;
@@ -126,6 +127,19 @@ pub struct Meeting {
     pub seen: Seen,
     /// Whether there is a row now. Only a first contact of a network that has had its share is not written down.
     pub remembered: bool,
+    /// Whether this refusal of a triplet known before is counted already.
+    pub counted: bool,
+}
+
+impl Meeting {
+    /// A first contact that has been written down.
+    pub const FIRST: Meeting =
+        Meeting { seen: Seen { client_passed: None, triplet: None }, remembered: true, counted: false };
+
+    /// Somebody of whom this is known.
+    pub fn of(seen: Seen) -> Meeting {
+        Meeting { seen, ..Meeting::FIRST }
+    }
 }
 
 /// The table.
@@ -169,7 +183,7 @@ impl TripletStore {
     /// See [`DbError`]; so for all functions here.
     pub async fn seen(&self, triplet: &Triplet) -> Result<Seen, DbError> {
         let ask = async { self.reads.ask(key(triplet)).await.unwrap_or_else(given_up) };
-        let with_row = async { ask.await.map(|seen| Meeting { seen, remembered: true }) };
+        let with_row = async { ask.await.map(Meeting::of) };
         Ok(self.remembering(fit(&triplet.client, 40), with_row).await?.seen)
     }
 
@@ -182,8 +196,10 @@ impl TripletStore {
         client: IpAddr,
         share: &Arc<NetworkRate>,
     ) -> Result<Meeting, DbError> {
-        let contact =
-            || Contact { key: key(triplet), row: new_row(triplet, times), client, share: share.clone() };
+        let contact = || {
+            let (key, row, share) = (key(triplet), new_row(triplet, times), share.clone());
+            Contact { key, row, times, client, share }
+        };
         let ask = async { self.contacts.ask(contact()).await.unwrap_or_else(given_up) };
         self.remembering(fit(&triplet.client, 40), ask).await
     }
@@ -194,8 +210,7 @@ impl TripletStore {
         client: &str,
         ask: impl Future<Output = Result<Meeting, DbError>>,
     ) -> Result<Meeting, DbError> {
-        let passed =
-            |known| Meeting { seen: Seen { client_passed: Some(known), triplet: None }, remembered: true };
+        let passed = |known| Meeting::of(Seen { client_passed: Some(known), triplet: None });
         if let Some(known) = self.known.fresh(client) {
             return Ok(passed(known));
         }

@@ -44,8 +44,63 @@ pub(crate) async fn first_contacts_make_one_row(world: &World) {
     assert!(answers.iter().all(|answer| answer == LATER), "{answers:?}");
     let rows = world.numbers(&world.iredapd, TRIPLETS).await;
     assert_eq!(rows.len(), 1);
-    assert_eq!(rows[0][1..], [0, NOW]);
-    assert!((1..=20).contains(&rows[0][0]), "{rows:?}");
+    assert_eq!(rows[0], [20, 0, NOW], "each refusal is counted");
+}
+
+/// A triplet that was there before, in each of its ages, met alone and by several at once.
+pub(crate) async fn old_triplets_go_on_where_they_were(world: &World) {
+    let daemon = world_with_greylisting(world).await;
+    // Sender, end of the block, end of the record, answer, refusals then, passed then.
+    let table = [
+        ("waiting@sender.test", NOW + 1, NOW + 1, LATER, 4, 0),
+        ("due@sender.test", NOW, NOW, "DUNNO", 3, 1),
+        ("forgotten@sender.test", NOW - 9, NOW - 1, LATER, 1, 0),
+        ("strange@sender.test", NOW + 9, NOW - 1, LATER, 1, 0),
+    ];
+    for together in [false, true] {
+        world.script(&world.iredapd, "DELETE FROM greylisting_tracking").await;
+        for (client, (sender, block, record, ..)) in table.into_iter().enumerate() {
+            let row = format!(
+                "INSERT INTO greylisting_tracking (sender, recipient, client_address, init_time, block_expired, \
+                 record_expired, blocked_count, passed) VALUES \
+                 ('{sender}', 'alice@example.com', '203.0.113.{client}', 1, {block}, {record}, 3, 0)"
+            );
+            world.iredapd.execute_script(row).await.expect("a row");
+        }
+        let mut tasks = Vec::new();
+        for (client, (sender, ..)) in table.into_iter().enumerate() {
+            let daemon = daemon.clone();
+            let client = format!("203.0.113.{client}");
+            let task =
+                tokio::spawn(
+                    async move { ask(&daemon, &arrival(sender, "alice@example.com", &client)).await },
+                );
+            if !together {
+                while !task.is_finished() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            tasks.push(task);
+        }
+        for (task, (sender, .., answer, _, _)) in tasks.into_iter().zip(table) {
+            assert_eq!(task.await.expect("done"), answer, "{sender}, together: {together}");
+        }
+        let rows = "SELECT blocked_count, passed FROM greylisting_tracking ORDER BY client_address";
+        let expected: Vec<_> = table.iter().map(|&(.., refusals, passed)| vec![refusals, passed]).collect();
+        assert_eq!(world.numbers(&world.iredapd, rows).await, expected, "together: {together}");
+    }
+}
+
+/// Without a time to wait the first contact is put off and the next one passes, in the same second too.
+pub(crate) async fn a_block_of_no_time_puts_off_once(world: &World) {
+    world.empty().await;
+    world
+        .script(&world.iredapd, "INSERT INTO greylisting (account, sender, active) VALUES ('@.', '@.', 1)")
+        .await;
+    let no_time = |settings: &mut Settings| settings.greylisting.block = Interval::seconds(0);
+    let daemon = world.daemon_with(&["greylisting"], no_time).await;
+    assert_eq!(all_at_once(&daemon, 1).await, [LATER]);
+    assert_eq!(all_at_once(&daemon, 1).await, ["DUNNO"]);
 }
 
 /// One statement writes what came together: it must not mix up whose row was made.

@@ -41,6 +41,8 @@ async fn run_everywhere(world: &World) {
     throttle::too_many_messages_count_before_too_many_bytes(world).await;
     throttle::narrow_columns_saturate(world).await;
     greylisting::first_contacts_make_one_row(world).await;
+    greylisting::old_triplets_go_on_where_they_were(world).await;
+    greylisting::a_block_of_no_time_puts_off_once(world).await;
     greylisting::contacts_of_one_moment_are_told_apart(world).await;
     greylisting::retries_at_once_all_pass(world).await;
     greylisting::all_rows_of_a_known_client_get_the_same_end(world).await;

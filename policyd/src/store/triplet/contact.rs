@@ -1,16 +1,16 @@
 //! First contacts, those of the same moment together.
 //!
 //! They are written in one statement, which looks at clients and triplets too and tells which rows it made; each is answered
-//! after that is durable. Those that make no row are looked up, in one round trip for all of them. MySQL, and a MariaDB before
-//! 10.5 or with a binary log of statements, cannot tell, or would lock the neighbourhood of what they look at: there all
-//! are looked up first.
+//! after that is durable. Those that make no row are looked up, in one round trip for all of them. MariaDB has its own way,
+//! see `mariadb.rs`. MySQL, and a MariaDB before 10.5 or with a binary log of statements, cannot tell, or would lock the
+//! neighbourhood of what they look at: there all are looked up first.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use outrider_core::sql::{Db, DbError, Engine, Row, Stmt, Value};
 
-use super::{Known, Meeting, Seen};
+use super::{Known, Meeting, Seen, Times, mariadb};
 use crate::network_rate::NetworkRate;
 use crate::store::again;
 use crate::store::server::Server;
@@ -25,6 +25,7 @@ const SEEN: Stmt = Stmt::same(
      FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?}",
 );
 
+/// An insertion into all columns but the id.
 macro_rules! insert {
     ($($rest:literal)+) => {
         concat!(
@@ -34,25 +35,13 @@ macro_rules! insert {
         )
     };
 }
+pub(super) use insert;
 
 /// Writes rows down, all or none.
 const WRITE: Stmt = Stmt::same(insert!("VALUES ?"));
 
-/// Writes down those whose client has not passed and that are not there yet, and tells which. PostgreSQL and SQLite leave
-/// existing rows alone by themselves. MariaDB could only in ways that hide real mistakes: a row that somebody else makes at
-/// the same moment fails the statement as a whole. Values of each there: the row, the client, the triplet.
-const WRITE_NEW: Stmt = Stmt::per_engine(
-    insert!(
-        "{SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM DUAL WHERE NOT EXISTS \
-         (SELECT 1 FROM greylisting_tracking AS old WHERE client_address = ? AND passed = 1) AND NOT EXISTS \
-         (SELECT 1 FROM greylisting_tracking AS old WHERE sender = ? AND recipient = ? AND client_address = ?)} \
-         RETURNING sender, recipient, client_address"
-    ),
-    WRITE_NEW_ROWS,
-    WRITE_NEW_ROWS,
-);
-
-const WRITE_NEW_ROWS: &str = concat!(
+/// Writes down those whose client has not passed and that are not there yet, and tells which. Existing rows are left alone.
+const WRITE_NEW: Stmt = Stmt::same(concat!(
     "WITH first (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
      block_expired, record_expired, blocked_count, passed) AS (VALUES ?) ",
     insert!(
@@ -60,7 +49,7 @@ const WRITE_NEW_ROWS: &str = concat!(
          (SELECT 1 FROM greylisting_tracking AS old WHERE old.client_address = first.client_address AND old.passed = 1) \
          ON CONFLICT DO NOTHING RETURNING sender, recipient, client_address"
     )
-);
+));
 
 /// The three values that name a row: sender, recipient, client.
 pub(super) type Key = [Value; 3];
@@ -70,6 +59,8 @@ pub(super) struct Contact {
     pub(super) key: Key,
     /// The columns of its row, the key in front.
     pub(super) row: Vec<Value>,
+    /// Those of the row.
+    pub(super) times: Times,
     pub(super) client: IpAddr,
     pub(super) share: Arc<NetworkRate>,
 }
@@ -103,7 +94,7 @@ impl Contacts {
         }
         self.look_up_rest(&contacts, &mut meetings).await;
         let put_off = self.write(Step::Write, &contacts, &mut meetings).await;
-        let rest = |at| Ok(Meeting { seen: Seen::default(), remembered: !put_off.contains(&at) });
+        let rest = |at| Ok(Meeting { remembered: !put_off.contains(&at), ..Meeting::FIRST });
         meetings.into_iter().enumerate().map(|(at, meeting)| meeting.unwrap_or_else(|| rest(at))).collect()
     }
 
@@ -116,23 +107,22 @@ impl Contacts {
         let keys: Vec<Key> = rest.iter().map(|&at| contacts[at].key.clone()).collect();
         for (at, seen) in rest.into_iter().zip(look_up(&self.db, &keys).await) {
             if !matches!(&seen, Ok(seen) if *seen == Seen::default()) {
-                meetings[at] = Some(seen.map(|seen| Meeting { seen, remembered: true }));
+                meetings[at] = Some(seen.map(Meeting::of));
             }
         }
     }
 
-    /// Settles those that make a row. Gives back the places of those whose network has had its share.
+    /// Settles those that make a row, or of which the write tells more. Gives back the places of those whose network has had its share.
     async fn write(&self, step: Step, contacts: &[Contact], meetings: &mut Meetings) -> Vec<usize> {
         let may = |at: &usize| contacts[*at].share.take(contacts[*at].client);
         let (firsts, put_off): (Vec<usize>, Vec<usize>) = open(meetings).into_iter().partition(may);
         let rows: Vec<&Contact> = firsts.iter().map(|&at| &contacts[at]).collect();
         for (at, made) in firsts.into_iter().zip(step.insert(&self.db, &rows).await) {
-            if !matches!(made, Ok(true)) {
+            if !matches!(made, Ok(Some(Meeting::FIRST))) {
                 contacts[at].share.give_back(contacts[at].client);
             }
             meetings[at] = match made {
-                Ok(true) => Some(Ok(Meeting { seen: Seen::default(), remembered: true })),
-                Ok(false) => None,
+                Ok(meeting) => meeting.map(Ok),
                 // Where texts in another character set cannot be compared, looking them up still can.
                 Err(DbError::Refused(_)) if step == Step::WriteNew => None,
                 Err(error) => Some(Err(error)),
@@ -145,15 +135,15 @@ impl Contacts {
 /// How rows are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// [`WRITE_NEW`].
+    /// [`WRITE_NEW`], on MariaDB [`mariadb::meet`].
     WriteNew,
     /// [`WRITE`].
     Write,
 }
 
 impl Step {
-    /// Inserts rows; of each whether it was made.
-    async fn insert(self, db: &Db, contacts: &[&Contact]) -> Vec<Result<bool, DbError>> {
+    /// Inserts rows; of each what is known now.
+    async fn insert(self, db: &Db, contacts: &[&Contact]) -> Vec<Result<Option<Meeting>, DbError>> {
         match contacts {
             [] => return Vec::new(),
             [alone] => return vec![self.insert_alone(db, alone).await],
@@ -172,41 +162,54 @@ impl Step {
         outcomes
     }
 
-    async fn insert_alone(self, db: &Db, contact: &Contact) -> Result<bool, DbError> {
+    async fn insert_alone(self, db: &Db, contact: &Contact) -> Result<Option<Meeting>, DbError> {
         match again(|| self.insert_together(db, std::slice::from_ref(&contact))).await {
-            Ok(made) => Ok(made.contains(&true)),
-            Err(error) if error.is_duplicate_key() => Ok(false),
+            Ok(made) => Ok(made.into_iter().flatten().next()),
+            Err(error) if error.is_duplicate_key() => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// One statement for all of them. Of two that are the same the first is made.
-    async fn insert_together(self, db: &Db, contacts: &[&Contact]) -> Result<Vec<bool>, DbError> {
-        let mut rows: Vec<Vec<Value>> = contacts.iter().map(|contact| contact.row.clone()).collect();
+    async fn insert_together(self, db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Meeting>>, DbError> {
         // Who writes the same rows at the same moment, on another host, takes them in the same order: no deadlock.
-        rows.sort_by(|one, other| names(one).cmp(names(other)));
-        if self == Step::Write {
-            return db.execute(&WRITE, &[Value::Rows(rows)]).await.map(|_| vec![true; contacts.len()]);
-        }
-        if db.engine() == Engine::MySql {
-            for row in &mut rows {
-                let key: Vec<Value> = row.iter().take(3).cloned().collect();
-                row.extend(key.last().cloned());
-                row.extend(key);
+        let mut order: Vec<usize> = (0..contacts.len()).collect();
+        order.sort_by(|&one, &other| names(contacts[one]).cmp(names(contacts[other])));
+        let sorted: Vec<&Contact> = order.iter().map(|&at| contacts[at]).collect();
+        let outcomes = match (self, db.engine()) {
+            (Step::Write, _) => {
+                db.execute(&WRITE, &[rows(&sorted)]).await?;
+                vec![Some(Meeting::FIRST); sorted.len()]
             }
-        }
-        let mut made = db.fetch_all(&WRITE_NEW, &[Value::Rows(rows)]).await?;
-        let is_made = |contact: &&Contact| {
-            let at = made.iter().position(|made| contact.key == made.values());
-            at.map(|at| made.swap_remove(at)).is_some()
+            (Step::WriteNew, Engine::MySql) => mariadb::meet(db, &sorted).await?,
+            (Step::WriteNew, _) => write_new(db, &sorted).await?,
         };
-        Ok(contacts.iter().map(is_made).collect())
+        let mut meetings = vec![None; contacts.len()];
+        for (at, outcome) in order.into_iter().zip(outcomes) {
+            meetings[at] = outcome;
+        }
+        Ok(meetings)
     }
 }
 
-/// Sender, recipient and client of a row.
-fn names(row: &[Value]) -> impl Iterator<Item = &str> {
-    row.iter().take(3).filter_map(Value::as_text)
+async fn write_new(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Meeting>>, DbError> {
+    let mut made = db.fetch_all(&WRITE_NEW, &[rows(contacts)]).await?;
+    let is_made = |contact: &&Contact| {
+        let at = made.iter().position(|made| contact.key == made.values())?;
+        made.swap_remove(at);
+        Some(Meeting::FIRST)
+    };
+    Ok(contacts.iter().map(is_made).collect())
+}
+
+/// The rows of contacts.
+pub(super) fn rows(contacts: &[&Contact]) -> Value {
+    Value::Rows(contacts.iter().map(|contact| contact.row.clone()).collect())
+}
+
+/// Sender, recipient and client.
+fn names(contact: &Contact) -> impl Iterator<Item = &str> {
+    contact.key.iter().filter_map(Value::as_text)
 }
 
 /// What the table knows about each of them, in one round trip, and one for each that has letters beyond ASCII: for those a
