@@ -34,9 +34,8 @@ pub trait Daemon: Sized + Send + Sync + 'static {
     /// One sentence for `--help` and the man page.
     const ABOUT: &'static str = "companion daemon for Postfix and Dovecot";
 
-    /// Threads that serve connections where the settings leave it open and the daemon is alone in its process; 0: one for each
-    /// processor. What needs some microseconds for an answer and waits for nobody is quicker with one, which wakes no other.
-    const WORKER_THREADS: usize = 0;
+    /// Threads that serve connections where the settings leave it open and the daemon is alone in its process.
+    const WORKERS: Workers = Workers::PerProcessor;
 
     /// The settings.
     type Settings: DaemonSettings;
@@ -62,6 +61,28 @@ pub trait Daemon: Sized + Send + Sync + 'static {
     /// The state of each dependency, from memory: it is asked often and must not wait.
     fn health(&self) -> Vec<DependencyHealth> {
         Vec::new()
+    }
+}
+
+/// How many threads serve connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// One for each processor.
+    PerProcessor,
+    /// One for two processors: what waits for a database on the same machine most of the time leaves it the other one.
+    PerTwoProcessors,
+    /// What needs some microseconds for an answer and waits for nobody is quicker with one, which wakes no other.
+    One,
+}
+
+impl Workers {
+    /// Their number on a machine with so many processors; at least 1.
+    pub fn number(self, processors: usize) -> usize {
+        match self {
+            Workers::PerProcessor => processors.max(1),
+            Workers::PerTwoProcessors => processors.div_ceil(2).max(1),
+            Workers::One => 1,
+        }
     }
 }
 
@@ -158,6 +179,20 @@ impl StartError {
             StartError::File(_, error) if error.kind() == std::io::ErrorKind::PermissionDenied => 77,
             StartError::File(..) => 74,
             StartError::Other(_) => 70,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_always_a_worker() {
+        for (processors, each, half) in [(0, 1, 1), (1, 1, 1), (2, 2, 1), (3, 3, 2), (8, 8, 4)] {
+            let numbers = [Workers::PerProcessor, Workers::PerTwoProcessors, Workers::One]
+                .map(|workers| workers.number(processors));
+            assert_eq!(numbers, [each, half, 1], "{processors} processors");
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use outrider_core::clock::SharedClock;
 use outrider_core::codec::policy;
-use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
+use outrider_core::daemon::{
+    Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError, Workers,
+};
 use outrider_core::directory::write::Rules;
 use outrider_core::directory::{self, CachedDirectory, DirectorySettings};
 use outrider_core::dns::{DnsSettings, HickoryResolver, Resolver};
@@ -142,6 +144,7 @@ impl Daemon for Policyd {
     const NAME: &'static str = "policyd";
     const ABOUT: &'static str =
         "policy service for Postfix: greylisting, throttling, sender checks and access lists";
+    const WORKERS: Workers = Workers::PerTwoProcessors;
     type Settings = Settings;
 
     async fn start(settings: Arc<Settings>, env: Environment) -> Result<Policyd, StartError> {

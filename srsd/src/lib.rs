@@ -35,7 +35,9 @@ pub use settings::Settings;
 
 use conversation::{Conversation, Direction};
 use counters::Counters;
-use outrider_core::daemon::{Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError};
+use outrider_core::daemon::{
+    Connection, Daemon, DependencyHealth, Environment, Shutdown, StartError, Workers,
+};
 use outrider_core::forwarding::Forwarding;
 use service::{Batch, Service};
 use session::SessionLimits;
@@ -74,7 +76,7 @@ impl Daemon for Srsd {
     const NAME: &'static str = "srsd";
     const ABOUT: &'static str =
         "rewrites envelope senders for forwarding (SRS) and reverses them for bounces";
-    const WORKER_THREADS: usize = 1;
+    const WORKERS: Workers = Workers::One;
     type Settings = Settings;
 
     async fn start(settings: Arc<Settings>, env: Environment) -> Result<Self, StartError> {

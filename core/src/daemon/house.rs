@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::member::{Applicant, Candidate, Member};
 use super::supervise::{LogSource, Signals, Supervisor};
-use super::{Daemon, Environment, StartError, process};
+use super::{Daemon, Environment, StartError, Workers, process};
 use crate::clock::TestClock;
 use crate::log::{self, LogHandle};
 use crate::net::{Inherited, Shutdown};
@@ -119,15 +119,20 @@ impl House {
         }
         // From here on there may be threads.
         log.start_writer().map_err(|error| StartError::Other(Box::new(error)))?;
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let threads = match (self.process.worker_threads, self.members.as_slice()) {
-            (0, [alone]) => alone.worker_threads(),
-            (threads, _) => threads,
+        let workers = match self.members.as_slice() {
+            [alone] => alone.workers(),
+            _ => Workers::PerProcessor,
         };
-        if threads > 0 {
-            builder.worker_threads(threads);
-        }
-        let runtime = builder.enable_all().build().map_err(|error| StartError::Other(Box::new(error)))?;
+        let threads = match self.process.worker_threads {
+            0 => workers.number(std::thread::available_parallelism().map_or(1, usize::from)),
+            set => set,
+        };
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder
+            .worker_threads(threads)
+            .enable_all()
+            .build()
+            .map_err(|error| StartError::Other(Box::new(error)))?;
         let result = runtime.block_on(self.serve(log));
         // Blocking work such as a password check is not worth waiting for.
         runtime.shutdown_timeout(Duration::from_millis(500));

@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use super::run::{Running, launch_on, service_span};
 use super::sockets::{self, Sockets};
-use super::{Daemon, DependencyHealth, Environment, StartError};
+use super::{Daemon, DependencyHealth, Environment, StartError, Workers};
 use crate::net::{BindError, Inherited, Shutdown};
 use crate::settings::{self, DaemonSettings, ListenerSpec, Loaded, LogSettings, SettingsError, Severity};
 
@@ -29,8 +29,8 @@ pub(super) trait Candidate: Send {
     /// Its short name.
     fn name(&self) -> &'static str;
 
-    /// Threads that serve its connections where the settings leave it open, see [`Daemon::WORKER_THREADS`].
-    fn worker_threads(&self) -> usize;
+    /// Threads that serve its connections where the settings leave it open.
+    fn workers(&self) -> Workers;
 }
 
 /// A daemon at work.
@@ -108,8 +108,8 @@ impl<D: Daemon> Candidate for Applicant<D> {
         D::NAME
     }
 
-    fn worker_threads(&self) -> usize {
-        D::WORKER_THREADS
+    fn workers(&self) -> Workers {
+        D::WORKERS
     }
 }
 

@@ -112,7 +112,7 @@ crate::settings! {
         pub group: Option<String> = None,
         /// Further groups of the process, for example one that may read DKIM keys.
         pub supplementary_groups: Vec<String> = Vec::new(),
-        /// Threads that serve connections; 0 means one for each processor, for srsd one.
+        /// Threads that serve connections; 0 means one for each processor, for policyd one for two of them, for srsd one.
         pub worker_threads: usize = 0,
         /// The permissions of UNIX sockets, in octal digits.
         pub socket_mode: String = "0660".to_owned(),
