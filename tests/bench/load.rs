@@ -59,6 +59,10 @@ impl Figure {
     }
 }
 
+/// Connections are made, to the database too, and what comes again is asked for the first time: one connection needs most of a second
+/// for that.
+const WARM_UP: Duration = Duration::from_secs(1);
+
 /// Where a point is: connecting and warming up, measuring, over.
 #[derive(Debug, Default)]
 pub(crate) struct Phase(AtomicU8);
@@ -136,8 +140,7 @@ pub(crate) fn measure(
                 );
             }
         }
-        // The first moments connect, fill caches and open database connections.
-        std::thread::sleep((time / 5).min(Duration::from_secs(1)));
+        std::thread::sleep(WARM_UP);
         let before = process.map_or(0.0, processor_seconds);
         phase.begin();
         let began = Instant::now();
