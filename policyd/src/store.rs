@@ -3,8 +3,10 @@
 //! Stores know SQL and caching; they decide nothing. Text that goes into a column is cut to the column's width first,
 //! because strict servers refuse longer text and the row would be lost.
 
+mod account_cache;
 pub mod counters;
 pub mod greylisting;
+mod later;
 pub mod rdns;
 pub mod senderscore;
 mod server;
@@ -14,14 +16,12 @@ pub mod triplet;
 pub mod valkey;
 pub mod wblist;
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use outrider_core::sql::{Db, DbError, Done, Stmt, Value};
 
-use crate::cache::{Cache, CacheMeter};
+use crate::cache::CacheMeter;
 use crate::settings::CacheSettings;
 
 /// All stores, over the databases `iredapd` and `amavisd`.
@@ -69,58 +69,6 @@ impl Stores {
         self.throttle.measure(meter("throttle"));
         self.wblist.measure(meter("wblist"));
         self.rdns.measure(meter("wblist_rdns"));
-    }
-}
-
-/// A cache with one entry for each account key, filled for several keys by one query.
-pub(crate) struct AccountCache<V>(Cache<String, Arc<V>>);
-
-impl<V: Default> AccountCache<V> {
-    pub(crate) fn new(settings: &CacheSettings) -> AccountCache<V> {
-        let (lifetime, stale) = (settings.lifetime.duration(), settings.stale.duration());
-        AccountCache(Cache::new(settings.entries, lifetime, stale))
-    }
-
-    /// Counts from now on.
-    pub(crate) fn measure(&self, meter: CacheMeter) {
-        self.0.measure(meter);
-    }
-
-    /// The values of all keys. `fetch` is asked for those not known and gives what the table holds; keys without
-    /// rows have the default. While the database is away old values serve, if there is one for every key.
-    pub(crate) async fn get_all<F>(
-        &self,
-        keys: &[String],
-        fetch: impl FnOnce(Vec<String>) -> F,
-    ) -> Result<Vec<Arc<V>>, DbError>
-    where
-        F: Future<Output = Result<HashMap<String, V>, DbError>>,
-    {
-        let mut known = self.0.all_fresh(keys);
-        let unknown = |known: &[Option<Arc<V>>]| -> Vec<usize> {
-            known.iter().enumerate().filter(|(_, value)| value.is_none()).map(|(at, _)| at).collect()
-        };
-        let missing = unknown(&known);
-        if !missing.is_empty() {
-            match fetch(missing.iter().map(|&at| keys[at].clone()).collect()).await {
-                Ok(rows) => {
-                    let rows: HashMap<String, Arc<V>> =
-                        rows.into_iter().map(|(key, value)| (key, Arc::new(value))).collect();
-                    for at in missing {
-                        let value = rows.get(&keys[at]).cloned().unwrap_or_default();
-                        self.0.put(keys[at].clone(), value.clone());
-                        known[at] = Some(value);
-                    }
-                }
-                Err(error) if error.is_temporary() => {
-                    for at in missing {
-                        known[at] = Some(self.0.stale(&keys[at]).ok_or_else(|| error.clone())?);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(known.into_iter().flatten().collect())
     }
 }
 
@@ -214,30 +162,5 @@ mod tests {
         assert_eq!(fit("müller", 2), "mü");
         assert_eq!(fit("müller", 6), "müller");
         assert_eq!(fit("", 0), "");
-    }
-
-    #[tokio::test]
-    async fn one_query_for_the_keys_that_are_not_known() {
-        let cache: AccountCache<Vec<i64>> = AccountCache::new(&CacheSettings::default());
-        let keys = |list: &[&str]| list.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
-        let rows = |_| async { Ok(HashMap::from([("a".to_owned(), vec![1])])) };
-        let values = cache.get_all(&keys(&["a", "b"]), rows).await.unwrap();
-        assert_eq!(values.iter().map(|value| value.len()).collect::<Vec<_>>(), [1, 0]);
-        let only_new = |missing: Vec<String>| async move {
-            assert_eq!(missing, ["c"]);
-            Ok(HashMap::new())
-        };
-        assert_eq!(cache.get_all(&keys(&["a", "c"]), only_new).await.unwrap()[0][0], 1);
-    }
-
-    /// As in `alice@example.com.`, whose last suffix is empty like that of everybody.
-    #[tokio::test]
-    async fn a_key_asked_for_twice_keeps_its_rows() {
-        let cache: AccountCache<Vec<i64>> = AccountCache::new(&CacheSettings::default());
-        let keys = ["@.".to_owned(), "@.".to_owned()];
-        let rows = |_| async { Ok(HashMap::from([("@.".to_owned(), vec![1])])) };
-        assert!(cache.get_all(&keys, rows).await.unwrap().iter().all(|rows| **rows == [1]));
-        let nothing = |_| async { panic!("it is known") };
-        assert_eq!(*cache.get_all(&keys[..1], nothing).await.unwrap()[0], [1]);
     }
 }

@@ -12,7 +12,8 @@ use ipnet::IpNet;
 use outrider_core::network;
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 
-use super::{AccountCache, fit, ignore_duplicate, write};
+use super::account_cache::AccountCache;
+use super::{fit, ignore_duplicate, write};
 use crate::cache::CacheMeter;
 use crate::settings::CacheSettings;
 
@@ -87,7 +88,11 @@ pub struct GreylistingStore {
 impl GreylistingStore {
     /// The tables in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> GreylistingStore {
-        GreylistingStore { db, settings: AccountCache::new(cache), whitelists: AccountCache::new(cache) }
+        let reader = db.clone();
+        let settings = AccountCache::new(cache, move |accounts| read_settings(reader.clone(), accounts));
+        let reader = db.clone();
+        let whitelists = AccountCache::new(cache, move |accounts| read_whitelists(reader.clone(), accounts));
+        GreylistingStore { db, settings, whitelists }
     }
 
     /// Counts how useful the memory is from now on.
@@ -101,17 +106,7 @@ impl GreylistingStore {
     /// # Errors
     /// See [`DbError`]; so for all functions here.
     pub async fn settings(&self, accounts: &[String]) -> Result<Vec<Setting>, DbError> {
-        let fetch = |missing: Vec<String>| async move {
-            let rows = self.db.fetch_all(&SETTINGS, &[Value::list(missing)]).await?;
-            let mut settings: HashMap<String, Vec<Setting>> = HashMap::new();
-            for row in &rows {
-                if let Some((account, setting)) = read_setting(row) {
-                    settings.entry(account).or_default().push(setting);
-                }
-            }
-            Ok(settings)
-        };
-        let found = self.settings.get_all(accounts, fetch).await?;
+        let found = self.settings.get_all(accounts).await?;
         let mut settings: Vec<Setting> = found.iter().flat_map(|list| list.iter().cloned()).collect();
         settings.sort_by_key(|setting| (-setting.priority, -setting.sender_priority, setting.id));
         Ok(settings)
@@ -119,18 +114,7 @@ impl GreylistingStore {
 
     /// The whitelists of the accounts.
     pub async fn whitelists(&self, accounts: &[String]) -> Result<Vec<Arc<Whitelist>>, DbError> {
-        let fetch = |missing: Vec<String>| async move {
-            let accounts = Value::list(missing);
-            let rows = self.db.fetch_all(&WHITELISTS, &[accounts.clone(), accounts]).await?;
-            let mut lists: HashMap<String, Whitelist> = HashMap::new();
-            for row in &rows {
-                if let (Some(account), Some(sender)) = (row.text("account"), row.text("sender")) {
-                    lists.entry(account.to_lowercase()).or_default().add(sender);
-                }
-            }
-            Ok(lists)
-        };
-        self.whitelists.get_all(accounts, fetch).await
+        self.whitelists.get_all(accounts).await
     }
 
     /// Adds a whitelist row; an existing one stays.
@@ -144,6 +128,29 @@ impl GreylistingStore {
         let args = [fit(domain, 255).into()];
         ignore_duplicate(write(&self.db, &ADD_WHITELIST_DOMAIN, &args).await.map(drop))
     }
+}
+
+async fn read_settings(db: Db, accounts: Vec<String>) -> Result<HashMap<String, Vec<Setting>>, DbError> {
+    let rows = db.fetch_all(&SETTINGS, &[Value::list(accounts)]).await?;
+    let mut settings: HashMap<String, Vec<Setting>> = HashMap::new();
+    for row in &rows {
+        if let Some((account, setting)) = read_setting(row) {
+            settings.entry(account).or_default().push(setting);
+        }
+    }
+    Ok(settings)
+}
+
+async fn read_whitelists(db: Db, accounts: Vec<String>) -> Result<HashMap<String, Whitelist>, DbError> {
+    let accounts = Value::list(accounts);
+    let rows = db.fetch_all(&WHITELISTS, &[accounts.clone(), accounts]).await?;
+    let mut lists: HashMap<String, Whitelist> = HashMap::new();
+    for row in &rows {
+        if let (Some(account), Some(sender)) = (row.text("account"), row.text("sender")) {
+            lists.entry(account.to_lowercase()).or_default().add(sender);
+        }
+    }
+    Ok(lists)
 }
 
 fn read_setting(row: &Row) -> Option<(String, Setting)> {

@@ -31,7 +31,8 @@ use outrider_core::gather::{Gather, Lanes};
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 use tokio::time::sleep;
 
-use super::{AccountCache, Sweep, fit};
+use super::account_cache::AccountCache;
+use super::{Sweep, fit};
 use crate::cache::CacheMeter;
 use crate::settings::CacheSettings;
 pub use counter::{Amount, Tracked};
@@ -42,8 +43,8 @@ use several::Several;
 use together::{Together, Tried};
 
 const LIMITS: Stmt = Stmt::same(
-    "SELECT id, account, priority, period, msg_size, max_msgs, max_quota, max_rcpts \
-     FROM throttle WHERE kind = ? AND account IN (?) ORDER BY id",
+    "SELECT id, kind, account, priority, period, msg_size, max_msgs, max_quota, max_rcpts \
+     FROM throttle WHERE kind IN (?) AND account IN (?) ORDER BY id",
 );
 
 /// Takes the right to notify: one of any number of simultaneous requests gets it.
@@ -138,7 +139,9 @@ impl ThrottleStore {
             let together = together.clone();
             async move { group::count_all(&together, &counts).await }
         });
-        ThrottleStore { db, counts, waiting, several, limits: AccountCache::new(cache) }
+        let reader = db.clone();
+        let limits = AccountCache::new(cache, move |keys| read_limits(reader.clone(), keys));
+        ThrottleStore { db, counts, waiting, several, limits }
     }
 
     /// Counts how useful the memory is from now on.
@@ -151,18 +154,8 @@ impl ThrottleStore {
     /// # Errors
     /// See [`DbError`]; so for all functions here.
     pub async fn limits(&self, kind: &str, accounts: &[String]) -> Result<Vec<Limits>, DbError> {
-        // The cache is shared by the kinds; a kind has no blank.
-        let keys: Vec<String> = accounts.iter().map(|account| format!("{kind} {account}")).collect();
-        let fetch = |missing: Vec<String>| async move {
-            let accounts = missing.iter().filter_map(|key| Some(key.split_once(' ')?.1));
-            let rows = self.db.fetch_all(&LIMITS, &[kind.into(), Value::list(accounts)]).await?;
-            let mut limits: HashMap<String, Vec<Limits>> = HashMap::new();
-            for row in rows.iter().filter_map(read_limits) {
-                limits.entry(format!("{kind} {}", row.account.to_lowercase())).or_default().push(row);
-            }
-            Ok(limits)
-        };
-        let found = self.limits.get_all(&keys, fetch).await?;
+        let keys: Vec<String> = accounts.iter().map(|account| limits_key(kind, account)).collect();
+        let found = self.limits.get_all(&keys).await?;
         let mut limits: Vec<Limits> = found.iter().flat_map(|list| list.iter().cloned()).collect();
         limits.sort_by_key(|row| (-row.priority, row.id));
         Ok(limits)
@@ -245,7 +238,31 @@ fn contended() -> DbError {
     DbError::TryAgain("a throttle counter was changed by too many others at once".to_owned())
 }
 
-fn read_limits(row: &Row) -> Option<Limits> {
+/// The cache is shared by the kinds; a kind has no blank.
+fn limits_key(kind: &str, account: &str) -> String {
+    format!("{kind} {account}")
+}
+
+/// The limits of these keys, and maybe of others.
+async fn read_limits(db: Db, keys: Vec<String>) -> Result<HashMap<String, Vec<Limits>>, DbError> {
+    let (mut kinds, accounts): (Vec<&str>, Vec<&str>) =
+        keys.iter().filter_map(|key| key.split_once(' ')).unzip();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let rows = db.fetch_all(&LIMITS, &[Value::list(kinds), Value::list(accounts)]).await?;
+    let mut limits: HashMap<String, Vec<Limits>> = HashMap::new();
+    for row in &rows {
+        if let (Some(kind), Some(row)) = (row.text("kind"), read_row(row)) {
+            limits
+                .entry(limits_key(&kind.trim_end().to_lowercase(), &row.account.to_lowercase()))
+                .or_default()
+                .push(row);
+        }
+    }
+    Ok(limits)
+}
+
+fn read_row(row: &Row) -> Option<Limits> {
     let number = |column| row.int(column).unwrap_or(-1);
     Some(Limits {
         id: row.int("id")?,

@@ -20,6 +20,7 @@ use outrider_core::sql::{Db, DbError, Stmt, Value};
 
 use self::contact::{Contact, Contacts, Key, look_up};
 use self::renewal::Renewals;
+use super::later::Later;
 use super::{Sweep, fit, write};
 use crate::cache::{Cache, CacheMeter};
 use crate::network_rate::NetworkRate;
@@ -149,13 +150,21 @@ pub struct TripletStore {
     contacts: Gather<Contact, Result<Meeting, DbError>>,
     renewals: Renewals,
     /// Clients known to have passed.
-    known: Cache<String, Known>,
+    known: Arc<Cache<String, Known>>,
+    /// Triplets of those who come again and again, to be looked up anew.
+    due: Later<Key>,
 }
 
 impl TripletStore {
     /// The table in this database.
     pub fn new(db: Db, cache: &CacheSettings) -> TripletStore {
         let (reader, writer) = (db.clone(), Arc::new(Contacts::new(db.clone())));
+        let known = Arc::new(Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration()));
+        let (again, memory) = (db.clone(), known.clone());
+        let due = Later::new(MOST, move |keys: Vec<Key>| {
+            let (db, known) = (again.clone(), memory.clone());
+            async move { look_up_again(&db, &known, &keys).await }
+        });
         TripletStore {
             reads: Gather::new(MOST, LANES, move |keys| {
                 let db = reader.clone();
@@ -166,7 +175,8 @@ impl TripletStore {
                 async move { writer.meet(contacts).await }
             }),
             renewals: Renewals::new(db.clone()),
-            known: Cache::new(cache.entries, cache.lifetime.duration(), cache.stale.duration()),
+            known,
+            due,
             db,
         }
     }
@@ -184,7 +194,7 @@ impl TripletStore {
     pub async fn seen(&self, triplet: &Triplet) -> Result<Seen, DbError> {
         let ask = async { self.reads.ask(key(triplet)).await.unwrap_or_else(given_up) };
         let with_row = async { ask.await.map(Meeting::of) };
-        Ok(self.remembering(fit(&triplet.client, 40), with_row).await?.seen)
+        Ok(self.remembering(triplet, with_row).await?.seen)
     }
 
     /// The same, and a first contact is written down, if `share` allows the client's network one more. If somebody else
@@ -201,18 +211,22 @@ impl TripletStore {
             Contact { key, row, times, client, share }
         };
         let ask = async { self.contacts.ask(contact()).await.unwrap_or_else(given_up) };
-        self.remembering(fit(&triplet.client, 40), ask).await
+        self.remembering(triplet, ask).await
     }
 
     /// Asks unless the client is known to have passed.
     async fn remembering(
         &self,
-        client: &str,
+        triplet: &Triplet,
         ask: impl Future<Output = Result<Meeting, DbError>>,
     ) -> Result<Meeting, DbError> {
         let passed = |known| Meeting::of(Seen { client_passed: Some(known), triplet: None });
-        if let Some(known) = self.known.fresh(client) {
-            return Ok(passed(known));
+        let client = fit(&triplet.client, 40);
+        if let Some(fresh) = self.known.fresh(client) {
+            if fresh.due {
+                self.due.begin(key(triplet));
+            }
+            return Ok(passed(fresh.value));
         }
         let meeting = match ask.await {
             Err(error) if error.is_temporary() => {
@@ -274,6 +288,18 @@ impl TripletStore {
         let [sender, recipient, client] = key(triplet);
         write(&self.db, &PASS, &[record_expired.into(), sender, recipient, client.clone()]).await?;
         write(&self.db, &FORGET_UNPASSED, &[client]).await.map(drop)
+    }
+}
+
+/// Looks known clients up before they are forgotten.
+async fn look_up_again(db: &Db, known: &Cache<String, Known>, keys: &[Key]) {
+    for ([_, _, client], seen) in keys.iter().zip(look_up(db, keys).await) {
+        let client = client.as_text().unwrap_or_default();
+        match seen.map(|seen| seen.client_passed) {
+            Ok(Some(until)) => known.put(client.to_owned(), until),
+            Ok(None) => known.forget(client),
+            Err(error) => tracing::debug!(%error, "a known client could not be looked up again"),
+        }
     }
 }
 

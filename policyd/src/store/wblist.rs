@@ -1,9 +1,10 @@
 //! Tables `wblist`, `outbound_wblist`, `users` and `mailaddr` of the database amavisd, read only.
 //!
 //! Addresses are binary columns: they are compared byte by byte, and rows are expected in lower case. One joined query
-//! brings all list entries about a pair of accounts and correspondents; their order of importance is made here.
+//! brings all list entries about pairs of accounts and correspondents; their order of importance is made here.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +13,18 @@ use ipnet::IpNet;
 use outrider_core::network;
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 
+use super::later::Later;
 use crate::cache::{Cache, CacheMeter};
 use crate::settings::CacheSettings;
 
 const INBOUND: Stmt = Stmt::same(
-    "SELECT w.wb, u.id AS account_id, u.priority AS account_priority, m.id AS other_id, \
+    "SELECT w.wb, u.email AS account, u.id AS account_id, u.priority AS account_priority, m.id AS other_id, \
      m.priority AS other_priority, m.email FROM wblist w JOIN users u ON u.id = w.rid \
      JOIN mailaddr m ON m.id = w.sid WHERE u.email IN (?) AND m.email IN (?)",
 );
 
 const OUTBOUND: Stmt = Stmt::same(
-    "SELECT w.wb, u.id AS account_id, u.priority AS account_priority, m.id AS other_id, \
+    "SELECT w.wb, u.email AS account, u.id AS account_id, u.priority AS account_priority, m.id AS other_id, \
      m.priority AS other_priority, m.email FROM outbound_wblist w JOIN users u ON u.id = w.sid \
      JOIN mailaddr m ON m.id = w.rid WHERE u.email IN (?) AND m.email IN (?)",
 );
@@ -41,6 +43,9 @@ const NETWORKS_V6: Stmt = Stmt::per_engine(
     "SELECT email FROM mailaddr WHERE instr(email, CAST(':' AS BLOB)) > 0 AND instr(email, CAST('/' AS BLOB)) > 0",
 );
 
+/// Questions of one statement at most.
+const MOST: usize = 32;
+
 /// The flag of the entry that decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flag {
@@ -52,6 +57,13 @@ pub enum Flag {
 
 /// The tables.
 pub struct WblistStore {
+    lists: Arc<Lists>,
+    /// Questions to be asked anew.
+    due: Later<Question>,
+}
+
+/// The tables, and what was read in them.
+struct Lists {
     db: Db,
     decisions: Cache<String, Option<Flag>>,
     networks: Cache<Option<u8>, Networks>,
@@ -59,6 +71,24 @@ pub struct WblistStore {
 
 /// Listed networks with their spelling.
 type Networks = Arc<[(IpNet, Vec<u8>)]>;
+
+/// Whose lists.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum List {
+    /// Those of recipients, about senders.
+    Inbound,
+    /// Those of senders, about recipients.
+    Outbound,
+}
+
+/// What is asked about accounts and those they have to do with.
+struct Question {
+    list: List,
+    accounts: Vec<String>,
+    others: Vec<String>,
+    /// Whose networks are looked for too.
+    client: Option<IpAddr>,
+}
 
 impl WblistStore {
     /// The tables in this database.
@@ -68,12 +98,26 @@ impl WblistStore {
         // has to be noticed in time all the same; a second spares many clients the question.
         let lifetime = cache.lifetime.duration().min(Duration::from_secs(1));
         let networks = Cache::new(257, lifetime, cache.stale.duration());
-        WblistStore { db, decisions, networks }
+        let lists = Arc::new(Lists { db, decisions, networks });
+        let again = lists.clone();
+        let due = Later::new(MOST, move |questions: Vec<Question>| {
+            let lists = again.clone();
+            async move {
+                for list in [List::Inbound, List::Outbound] {
+                    let of_list = |question: &&Question| question.list == list;
+                    let questions: Vec<&Question> = questions.iter().filter(of_list).collect();
+                    if let Err(error) = lists.read(list, &questions).await {
+                        tracing::debug!(%error, "white- and blacklists could not be read anew");
+                    }
+                }
+            }
+        });
+        WblistStore { lists, due }
     }
 
     /// Counts how useful the memory is from now on.
     pub(crate) fn measure(&self, meter: CacheMeter) {
-        self.decisions.measure(meter);
+        self.lists.decisions.measure(meter);
     }
 
     /// The entry of the recipients' lists that decides about mail from `senders`, a client at `client`.
@@ -88,15 +132,7 @@ impl WblistStore {
         senders: &[String],
         client: Option<IpAddr>,
     ) -> Result<Option<Flag>, DbError> {
-        let fetch = async {
-            let mut keys: Vec<Vec<u8>> = senders.iter().map(|key| key.as_bytes().to_vec()).collect();
-            if let Some(client) = client {
-                // Seldom needed: each request in waiting would hold the room of its statement otherwise.
-                keys.extend(Box::pin(self.networks_of(client)).await?);
-            }
-            self.decide(&INBOUND, recipients, keys).await
-        };
-        self.decisions.get_or_fetch(cache_key("in", recipients, senders), fetch, DbError::is_temporary).await
+        self.decide(List::Inbound, recipients, senders, client).await
     }
 
     /// The entry of the senders' outbound lists that decides about mail to `recipients`.
@@ -104,22 +140,70 @@ impl WblistStore {
     /// # Errors
     /// See [`DbError`].
     pub async fn outbound(&self, senders: &[String], recipients: &[String]) -> Result<Option<Flag>, DbError> {
-        let fetch = async {
-            let keys = recipients.iter().map(|key| key.as_bytes().to_vec()).collect();
-            self.decide(&OUTBOUND, senders, keys).await
-        };
-        self.decisions.get_or_fetch(cache_key("out", senders, recipients), fetch, DbError::is_temporary).await
+        self.decide(List::Outbound, senders, recipients, None).await
     }
 
     async fn decide(
         &self,
-        list: &Stmt,
+        list: List,
         accounts: &[String],
-        others: Vec<Vec<u8>>,
+        others: &[String],
+        client: Option<IpAddr>,
     ) -> Result<Option<Flag>, DbError> {
-        let args = [Value::bytes_list(accounts), Value::bytes_list(others)];
-        let rows = self.db.fetch_all(list, &args).await?;
-        Ok(rows.iter().filter_map(entry).min_by_key(|(rank, _)| *rank).map(|(_, flag)| flag))
+        let question = || Question { list, accounts: accounts.to_vec(), others: others.to_vec(), client };
+        let key = cache_key(list, accounts, others);
+        if let Some(fresh) = self.lists.decisions.fresh(&key) {
+            if fresh.due {
+                self.due.begin(question());
+            }
+            return Ok(fresh.value);
+        }
+        match self.lists.read(list, &[&question()]).await {
+            Ok(flags) => Ok(flags.into_iter().next().flatten()),
+            Err(error) if error.is_temporary() => self.lists.decisions.stale(&key).ok_or(error),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Lists {
+    /// Asks the tables several questions about one of the lists, and remembers what they say.
+    async fn read(&self, list: List, questions: &[&Question]) -> Result<Vec<Option<Flag>>, DbError> {
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut names = Vec::with_capacity(questions.len());
+        for Question { others, client, .. } in questions {
+            let mut own: Vec<Vec<u8>> = others.iter().map(|key| key.as_bytes().to_vec()).collect();
+            if let Some(client) = client {
+                // Seldom needed: each request in waiting would hold the room of its statement otherwise.
+                own.extend(Box::pin(self.networks_of(*client)).await?);
+            }
+            names.push(own);
+        }
+        let accounts: HashSet<&String> = questions.iter().flat_map(|question| &question.accounts).collect();
+        let all: HashSet<&Vec<u8>> = names.iter().flatten().collect();
+        let stmt = match list {
+            List::Inbound => &INBOUND,
+            List::Outbound => &OUTBOUND,
+        };
+        let rows = self.db.fetch_all(stmt, &[Value::bytes_list(accounts), Value::bytes_list(all)]).await?;
+        let mut flags = Vec::with_capacity(questions.len());
+        for (Question { accounts, others, .. }, names) in questions.iter().zip(names) {
+            let is = |row: &Row, column: &str, name: &[u8]| {
+                row.bytes(column).is_some_and(|value| value.eq_ignore_ascii_case(name))
+            };
+            let is_asked = |row: &&Row| {
+                questions.len() == 1
+                    || (accounts.iter().any(|account| is(row, "account", account.as_bytes()))
+                        && names.iter().any(|name| is(row, "email", name)))
+            };
+            let entries = rows.iter().filter(is_asked).filter_map(entry);
+            let flag = entries.min_by_key(|(rank, _)| *rank).map(|(_, flag)| flag);
+            self.decisions.put(cache_key(list, accounts, others), flag);
+            flags.push(flag);
+        }
+        Ok(flags)
     }
 
     /// Spellings under which networks that contain the client are listed.
@@ -159,8 +243,12 @@ fn listed_network(row: &Row) -> Option<(IpNet, Vec<u8>)> {
 
 /// The client's address is among the senders, so the networks that contain it follow from the key. No key holds a
 /// line end.
-fn cache_key(direction: &str, accounts: &[String], others: &[String]) -> String {
-    [direction, &accounts.join("\n"), "", &others.join("\n")].join("\n")
+fn cache_key(list: List, accounts: &[String], others: &[String]) -> String {
+    let list = match list {
+        List::Inbound => "in",
+        List::Outbound => "out",
+    };
+    [list, &accounts.join("\n"), "", &others.join("\n")].join("\n")
 }
 
 /// Smaller decides first.

@@ -16,6 +16,7 @@ mod greylisting;
 mod ldap;
 mod ldap_threats;
 mod log;
+mod memory;
 mod metrics;
 mod reload;
 mod threats;
@@ -57,6 +58,8 @@ async fn run_everywhere(world: &World) {
     cleanup::old_rows_go_and_others_stay(world).await;
     Box::pin(whitelist_domains::daemons_look_them_up_at_once(world)).await;
     Box::pin(whitelist_domains::one_of_several_hosts_wins(world)).await;
+    memory::lists_are_read_anew_for_each_pair(world).await;
+    memory::known_clients_are_looked_up_anew(world).await;
     fixes::everything_upstream_gets_wrong_in_tables(world).await;
     metrics::have_the_names_that_alerts_know(world).await;
     threats::threat_t13_values_are_never_code(world).await;

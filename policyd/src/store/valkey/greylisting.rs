@@ -60,7 +60,7 @@ impl ValkeyTriplets {
     pub async fn seen(&self, triplet: &Triplet) -> Result<Seen, DbError> {
         let client = fit(&triplet.client, 40);
         if let Some(until) = self.known.fresh(client) {
-            return Ok(Seen { client_passed: Some(Known::until(until)), triplet: None });
+            return Ok(Seen { client_passed: Some(Known::until(until.value)), triplet: None });
         }
         let (passed_until, triplet) = self.look(client, &field(triplet)).await?;
         if let Some(until) = passed_until {
