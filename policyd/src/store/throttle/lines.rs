@@ -5,9 +5,10 @@
 //! wait for the same counters stand in a line, those of one moment wait together, and of all lines only a few wait in the
 //! server at once. In this process nobody else moves the counters meanwhile.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outrider_core::gather::{Gather, Lanes};
@@ -67,9 +68,12 @@ impl<Q: Send + 'static, A: Send + 'static> Lines<Q, A> {
         if lock(&self.lines).contains_key(name) { None } else { self.moving.try_begin(name) }
     }
 
-    /// Waits until nobody moves these counters or waits to do so.
+    /// Waits until whoever moves these counters now does not any more, and nobody stands in their line. Somebody else may have begun
+    /// since: a busy counter is hardly ever free.
     pub(super) async fn until_free(&self, name: &Name) {
-        let is_free = || !lock(&self.lines).contains_key(name) && !lock(&self.moving.names).contains(name);
+        let now = lock(&self.moving.names).get(name).copied();
+        let has_left = || now.is_none() || lock(&self.moving.names).get(name).copied() != now;
+        let is_free = || !lock(&self.lines).contains_key(name) && has_left();
         self.moving.until(|| is_free().then_some(())).await;
     }
 
@@ -114,18 +118,24 @@ impl<Q, A> Drop for Place<'_, Q, A> {
     }
 }
 
-/// The counters that are being moved.
+/// The counters that are being moved, each with the number of its mover.
 #[derive(Default)]
 struct Moving {
-    names: Mutex<HashSet<Name>>,
+    names: Mutex<HashMap<Name, u64>>,
+    /// How many have begun.
+    begun: AtomicU64,
     /// Told when one is not any more, or a line is gone.
     left: Notify,
 }
 
 impl Moving {
     fn try_begin(self: &Arc<Moving>, name: &Name) -> Option<Mover> {
-        let is_first = lock(&self.names).insert(name.clone());
-        is_first.then(|| Mover { moving: self.clone(), name: name.clone() })
+        let mut names = lock(&self.names);
+        if names.contains_key(name) {
+            return None;
+        }
+        names.insert(name.clone(), self.begun.fetch_add(1, Ordering::Relaxed));
+        Some(Mover { moving: self.clone(), name: name.clone() })
     }
 
     /// Waits until `attempt` gives something.
@@ -177,6 +187,22 @@ mod tests {
             sleep(Duration::from_secs(messages[0])).await;
             vec![messages.len(); messages.len()]
         }))
+    }
+
+    /// A busy counter has its next mover before those who waited can look.
+    #[tokio::test(start_paused = true)]
+    async fn who_waited_for_a_mover_does_not_wait_for_the_next_one_too() {
+        let (lines, name) = (lines(1), counters("a"));
+        let first = lines.try_alone(&name).expect("nobody moves it");
+        let waits = tokio::spawn({
+            let (lines, name) = (lines.clone(), name.clone());
+            async move { lines.until_free(&name).await }
+        });
+        sleep(Duration::from_millis(1)).await;
+        assert!(!waits.is_finished());
+        drop(first);
+        let _next = lines.try_alone(&name).expect("nobody moves it");
+        timeout(Duration::from_secs(1), waits).await.expect("in time").unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -122,13 +122,18 @@ impl Together {
     /// The quickest way for one, but it waits if somebody else holds the counter: if one does so, no other.
     async fn move_alone(&self, change: &Count) -> Result<Tried, DbError> {
         let Count { counter, amount, now } = change;
-        let Some(_mover) = self.waiting.try_alone(&lines::name(std::slice::from_ref(counter))) else {
+        let Some(mover) = self.waiting.try_alone(&lines::name(std::slice::from_ref(counter))) else {
             return Ok(Tried::Held);
         };
-        let Ok(_waits) = self.may_wait.try_lock() else {
-            return Ok(self.move_together(&[change]).await?.contains(&true).into());
+        let moved = match self.may_wait.try_lock() {
+            Ok(_waits) => Run::Alone(&self.db).moved(counter, *amount, *now).await,
+            Err(_) => self.move_together(&[change]).await.map(|moved| moved.contains(&true)),
         };
-        Ok(Run::Alone(&self.db).moved(counter, *amount, *now).await?.into())
+        drop(mover);
+        // Those who were told that it is held come back now. They are to be part of the next batch, which begins at once, else
+        // those who come anew would be before them again and again.
+        tokio::task::yield_now().await;
+        Ok(moved?.into())
     }
 
     async fn move_together(&self, changes: &[&Count]) -> Result<Vec<bool>, DbError> {
