@@ -61,7 +61,7 @@ impl Figure {
 
 /// Connections are made, to the database too, and what comes again is asked for the first time: one connection needs most of a second
 /// for that.
-const WARM_UP: Duration = Duration::from_secs(1);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Where a point is: connecting and warming up, measuring, over.
 #[derive(Debug, Default)]

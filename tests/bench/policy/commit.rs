@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use outrider_core::sql::{Db, Stmt, Value};
 
 use super::engine::Engine;
-use crate::load::{Figure, Latencies, Phase};
+use crate::load::{Figure, Latencies, Phase, WARM_UP};
 
 const CREATE: &str = "CREATE TABLE bench_commit (id INTEGER PRIMARY KEY, n BIGINT NOT NULL)";
 
@@ -29,7 +29,7 @@ pub(crate) fn measure(engine: &Engine, connections: usize, time: Duration) -> Re
         let phase = Arc::new(Phase::default());
         let tasks: Vec<_> =
             (0..connections).map(|row| tokio::spawn(commit(db.clone(), row, Arc::clone(&phase)))).collect();
-        tokio::time::sleep((time / 5).min(Duration::from_secs(1))).await;
+        tokio::time::sleep(WARM_UP).await;
         phase.begin();
         let began = Instant::now();
         tokio::time::sleep(time).await;
