@@ -83,6 +83,8 @@ enum List {
 
 /// What is asked about accounts and those they have to do with.
 struct Question {
+    /// Under which the answer is remembered.
+    key: String,
     list: List,
     accounts: Vec<String>,
     others: Vec<String>,
@@ -150,8 +152,11 @@ impl WblistStore {
         others: &[String],
         client: Option<IpAddr>,
     ) -> Result<Option<Flag>, DbError> {
-        let question = || Question { list, accounts: accounts.to_vec(), others: others.to_vec(), client };
         let key = cache_key(list, accounts, others);
+        let question = || {
+            let (accounts, others) = (accounts.to_vec(), others.to_vec());
+            Question { key: key.clone(), list, accounts, others, client }
+        };
         if let Some(fresh) = self.lists.decisions.fresh(&key) {
             if fresh.due {
                 self.due.begin(question());
@@ -189,7 +194,7 @@ impl Lists {
         };
         let rows = self.db.fetch_all(stmt, &[Value::bytes_list(accounts), Value::bytes_list(all)]).await?;
         let mut flags = Vec::with_capacity(questions.len());
-        for (Question { accounts, others, .. }, names) in questions.iter().zip(names) {
+        for (Question { key, accounts, .. }, names) in questions.iter().zip(names) {
             let is = |row: &Row, column: &str, name: &[u8]| {
                 row.bytes(column).is_some_and(|value| value.eq_ignore_ascii_case(name))
             };
@@ -200,7 +205,7 @@ impl Lists {
             };
             let entries = rows.iter().filter(is_asked).filter_map(entry);
             let flag = entries.min_by_key(|(rank, _)| *rank).map(|(_, flag)| flag);
-            self.decisions.put(cache_key(list, accounts, others), flag);
+            self.decisions.put(key.clone(), flag);
             flags.push(flag);
         }
         Ok(flags)

@@ -71,8 +71,9 @@ impl<Q: Send + 'static, A: Send + 'static> Lines<Q, A> {
     /// Waits until whoever moves these counters now does not any more, and nobody stands in their line. Somebody else may have begun
     /// since: a busy counter is hardly ever free.
     pub(super) async fn until_free(&self, name: &Name) {
-        let now = lock(&self.moving.names).get(name).copied();
-        let has_left = || now.is_none() || lock(&self.moving.names).get(name).copied() != now;
+        let mover = || lock(&self.moving.names).get(name).copied();
+        let now = mover();
+        let has_left = || now.is_none() || mover() != now;
         let is_free = || !lock(&self.lines).contains_key(name) && has_left();
         self.moving.until(|| is_free().then_some(())).await;
     }
