@@ -325,3 +325,32 @@ fn key(triplet: &Triplet) -> Key {
 fn given_up<T>() -> Result<T, DbError> {
     Err(DbError::TryAgain("the statement was given up".to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use outrider_core::sql::PoolOptions;
+
+    #[tokio::test]
+    async fn a_known_client_is_as_the_table_says_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open_file(&folder.path().join("iredapd.db"), &PoolOptions::default());
+        db.execute_script(
+            "CREATE TABLE greylisting_tracking (sender TEXT, recipient TEXT, client_address TEXT, block_expired INTEGER, \
+             record_expired INTEGER, passed INTEGER); \
+             INSERT INTO greylisting_tracking VALUES ('a@b.test', 'c@d.test', '192.0.2.1', 1, 9, 1)",
+        )
+        .await
+        .unwrap();
+        let known = Cache::new(2, Duration::from_secs(3600), Duration::ZERO);
+        let key = |client: &str| -> Key { ["x@y.test".into(), "c@d.test".into(), client.into()] };
+        for client in ["192.0.2.1", "192.0.2.2"] {
+            known.put(client.to_owned(), Known::until(5));
+        }
+        look_up_again(&db, &known, &[key("192.0.2.1"), key("192.0.2.2")]).await;
+        assert_eq!(known.fresh("192.0.2.1").map(|fresh| fresh.value), Some(Known::until(9)));
+        assert_eq!(known.fresh("192.0.2.2"), None, "its rows are gone");
+    }
+}
