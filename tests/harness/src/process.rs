@@ -141,6 +141,26 @@ impl Process {
             .with_context(|| format!("sending {signal} to {}", self.label))
     }
 
+    /// Stops it in the middle of everything (SIGSTOP) without ending it; connections stay open. Each of its threads stands still when this
+    /// returns: the signal alone leaves those on other processors running for a moment, long enough for an answer.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let id = self.id().ok_or_else(|| anyhow!("{} has ended", self.label))?;
+        let start = Instant::now();
+        while !stands_still(id)? {
+            if start.elapsed() > Duration::from_secs(10) {
+                bail!("{} goes on 10 s after {}", self.label, Signal::SIGSTOP);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Lets a frozen process go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
     /// Sends a signal and waits for the end, at most `limit`; then kills it and reports that as an error.
     pub fn stop(&mut self, signal: Signal, limit: Duration) -> Result<ExitStatus> {
         if self.child.is_some() {
@@ -178,6 +198,18 @@ impl Drop for Process {
             show_log(&self.label, &self.log);
         }
     }
+}
+
+/// True if every thread of a process is stopped (`proc_pid_stat(5)`: the state follows the name, which may hold spaces and parentheses).
+fn stands_still(id: u32) -> Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{id}/task"))? {
+        let stat = fs::read_to_string(thread?.path().join("stat"))?;
+        let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
+        if state != Some('T') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Prints the end of a log to standard error.
@@ -229,6 +261,23 @@ mod tests {
         let status = process.stop(Signal::SIGTERM, Duration::from_secs(10)).unwrap();
         assert_eq!(status.signal(), Some(Signal::SIGTERM as i32));
         assert!(!process.is_running());
+    }
+
+    #[test]
+    fn a_frozen_process_does_nothing_until_it_is_thawed() {
+        let folder = Folder::new("frozen").unwrap();
+        let process = Start::new("shell", "/bin/sh", folder.path().join("log"))
+            .args(["-c", "while :; do echo line; done"])
+            .spawn()
+            .unwrap();
+        let written = || fs::metadata(process.log()).unwrap().len();
+        crate::wait::wait_for("its first lines", || (written() > 0).then_some(()));
+        process.freeze().unwrap();
+        let until_then = written();
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(written(), until_then);
+        process.thaw().unwrap();
+        crate::wait::wait_for("more lines", || (written() > until_then).then_some(()));
     }
 
     #[test]

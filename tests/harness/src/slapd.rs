@@ -148,14 +148,14 @@ access to * by dn.exact=cn=vmail,{SUFFIX} read by dn.exact=cn=vmailadmin,{SUFFIX
         }
     }
 
-    /// Stops it in the middle of everything (SIGSTOP) without ending it; connections stay open.
+    /// Stops it in the middle of everything without ending it ([`Process::freeze`]).
     pub fn freeze(&self) -> Result<()> {
-        self.process.as_ref().context("it does not run")?.signal(Signal::SIGSTOP)
+        self.process.as_ref().context("it does not run")?.freeze()
     }
 
     /// Lets a frozen server go on.
     pub fn thaw(&self) -> Result<()> {
-        self.process.as_ref().context("it does not run")?.signal(Signal::SIGCONT)
+        self.process.as_ref().context("it does not run")?.thaw()
     }
 
     /// Starts it again on the same ports with the same tree.

@@ -117,14 +117,14 @@ impl Valkey {
         }
     }
 
-    /// Stops it in the middle of everything (SIGSTOP) without ending it; connections stay open.
+    /// Stops it in the middle of everything without ending it ([`Process::freeze`]).
     pub fn freeze(&self) -> Result<()> {
-        self.process.as_ref().context("it does not run")?.signal(Signal::SIGSTOP)
+        self.process.as_ref().context("it does not run")?.freeze()
     }
 
     /// Lets a frozen server go on.
     pub fn thaw(&self) -> Result<()> {
-        self.process.as_ref().context("it does not run")?.signal(Signal::SIGCONT)
+        self.process.as_ref().context("it does not run")?.thaw()
     }
 
     fn encryption(&self) -> Vec<String> {
