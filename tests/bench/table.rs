@@ -61,7 +61,8 @@ impl<'a> Table<'a> {
     /// Takes in a figure that was measured elsewhere.
     pub(crate) fn add(&mut self, program: &str, connections: usize, figure: Figure) {
         println!(
-            "  {program:<34} {connections:>2} connections: {:>9.0}/s   p50 {:>8.3} ms   p99 {:>8.3} ms   slowest {:>8.3} ms   cpu {:>7.3} ms",
+            "  {program:<34} {connections:>2} connections: {:>9.0}/s   \
+             p50 {:>8.3} ms   p99 {:>8.3} ms   slowest {:>8.3} ms   cpu {:>7.3} ms",
             figure.per_second,
             figure.p50.as_secs_f64() * 1e3,
             figure.p99.as_secs_f64() * 1e3,

@@ -14,8 +14,8 @@ const OF_CLIENTS: Stmt = Stmt::same(
     "SELECT sender, recipient, client_address, init_time, block_expired, record_expired, blocked_count, passed \
      FROM greylisting_tracking WHERE client_address IN (?) ORDER BY init_time DESC, id DESC LIMIT ?",
 );
-/// By way of the domains, which have indexes on servers; the addresses have none on every engine. An embedded database is read from one
-/// end to the other: half a second for five million contacts, which nobody waits for but the administrator.
+/// By way of the domains, which have indexes on servers; no index begins with the recipient. An embedded database is read from one end
+/// to the other: half a second for five million contacts, which nobody waits for but the administrator.
 const OF_ADDRESS: Stmt = Stmt::same(
     "SELECT sender, recipient, client_address, init_time, block_expired, record_expired, blocked_count, passed \
      FROM greylisting_tracking WHERE (sender_domain = ? AND sender IN (?)) OR (rcpt_domain = ? AND recipient = ?) \

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::wait::wait_for;
+
 /// The lines of a log shown when a test fails.
 const SHOWN: usize = 120;
 
@@ -146,14 +148,7 @@ impl Process {
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)?;
         let id = self.id().ok_or_else(|| anyhow!("{} has ended", self.label))?;
-        let start = Instant::now();
-        while !stands_still(id)? {
-            if start.elapsed() > Duration::from_secs(10) {
-                bail!("{} goes on 10 s after {}", self.label, Signal::SIGSTOP);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
+        wait_for(format_args!("{} to stand still", self.label), || stands_still(id).transpose())
     }
 
     /// Lets a frozen process go on.
@@ -200,16 +195,20 @@ impl Drop for Process {
     }
 }
 
-/// True if every thread of a process is stopped (`proc_pid_stat(5)`: the state follows the name, which may hold spaces and parentheses).
-fn stands_still(id: u32) -> Result<bool> {
+/// Something once every thread of a process is stopped (`proc_pid_stat(5)`: the state follows the name, which may hold spaces and
+/// parentheses).
+fn stands_still(id: u32) -> Result<Option<()>> {
     for thread in fs::read_dir(format!("/proc/{id}/task"))? {
-        let stat = fs::read_to_string(thread?.path().join("stat"))?;
-        let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
+        let state = match fs::read_to_string(thread?.path().join("stat")) {
+            Ok(stat) => stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next()),
+            // It has ended since it was listed.
+            Err(_) => None,
+        };
         if state != Some('T') {
-            return Ok(false);
+            return Ok(None);
         }
     }
-    Ok(true)
+    Ok(Some(()))
 }
 
 /// Prints the end of a log to standard error.
@@ -254,7 +253,7 @@ mod tests {
             .args(["-c", "echo hello; exec sleep 1000"])
             .spawn()
             .unwrap();
-        crate::wait::wait_for("the greeting", || {
+        wait_for("the greeting", || {
             fs::read_to_string(process.log()).unwrap().contains("hello").then_some(())
         });
         assert!(process.is_running());
@@ -271,13 +270,13 @@ mod tests {
             .spawn()
             .unwrap();
         let written = || fs::metadata(process.log()).unwrap().len();
-        crate::wait::wait_for("its first lines", || (written() > 0).then_some(()));
+        wait_for("its first lines", || (written() > 0).then_some(()));
         process.freeze().unwrap();
         let until_then = written();
         std::thread::sleep(Duration::from_millis(100));
         assert_eq!(written(), until_then);
         process.thaw().unwrap();
-        crate::wait::wait_for("more lines", || (written() > until_then).then_some(()));
+        wait_for("more lines", || (written() > until_then).then_some(()));
     }
 
     #[test]
