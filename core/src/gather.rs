@@ -1,10 +1,11 @@
 //! Requests of the same moment worked on together.
 //!
 //! A request that comes while nothing is under way is worked on at once and alone. Those that come meanwhile wait and are
-//! the next batch: the busier it is, the larger the batches, and nobody ever waits for others to come. Those who have waited
-//! longer than a batch should take do not wait for one that hangs: another is begun beside it. The work runs in
-//! tasks of its own, so that it goes on when a requester gives up at its deadline; of who gave up before that, nothing is
-//! done.
+//! the next batch: the busier it is, the larger the batches, and nobody ever waits for others to come. Where several may be
+//! under way, the next is begun beside the others as soon as it is as large as they are together: so each is worth its cost.
+//! Those who have waited longer than a batch should take do not wait for one that hangs: another is begun beside it. The work
+//! runs in tasks of its own, so that it goes on when a requester gives up at its deadline; of who gave up before that, nothing
+//! is done.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -21,7 +22,7 @@ pub const SLOW: Duration = Duration::from_millis(5);
 /// Batches under way at once, each at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lanes {
-    /// While they are quick: the fewer, the larger they are.
+    /// While they are quick. A second one makes use of the time in which the first waits for the disk.
     pub quick: usize,
     /// When one takes longer than [`SLOW`].
     pub slow: usize,
@@ -52,6 +53,24 @@ struct Shared<Q, A> {
 struct Waiting<Q, A> {
     requests: VecDeque<(Q, oneshot::Sender<A>)>,
     running: usize,
+    /// Requests in the batches under way.
+    in_work: usize,
+}
+
+/// Why a batch is begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// Somebody came.
+    Arrival,
+    /// Somebody has waited for [`SLOW`].
+    Delay,
+}
+
+impl<Q, A> Waiting<Q, A> {
+    /// Whether those who wait are enough for a batch beside those under way.
+    fn are_enough(&self, reason: Reason) -> bool {
+        !self.requests.is_empty() && (reason == Reason::Delay || self.requests.len() >= self.in_work)
+    }
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
@@ -61,7 +80,7 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
         W: Fn(Vec<Q>) -> F + Send + Sync + 'static,
         F: Future<Output = Vec<A>> + Send + 'static,
     {
-        let waiting = Mutex::new(Waiting { requests: VecDeque::new(), running: 0 });
+        let waiting = Mutex::new(Waiting { requests: VecDeque::new(), running: 0, in_work: 0 });
         let work =
             Box::new(move |batch| -> Pin<Box<dyn Future<Output = Vec<A>> + Send>> { Box::pin(work(batch)) });
         Gather { shared: Arc::new(Shared { waiting, most: most.max(1), lanes, work }) }
@@ -71,24 +90,24 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
     pub async fn ask(&self, request: Q) -> Option<A> {
         let (sender, mut receiver) = oneshot::channel();
         self.shared.lock().requests.push_back((request, sender));
-        self.begin(self.shared.lanes.quick);
+        self.begin(self.shared.lanes.quick, Reason::Arrival);
         if let Ok(answer) = timeout(SLOW, &mut receiver).await {
             return answer.ok();
         }
-        self.begin(self.shared.lanes.slow);
+        self.begin(self.shared.lanes.slow, Reason::Delay);
         receiver.await.ok()
     }
 
-    /// Begins a batch if somebody waits and fewer than `most` are under way.
-    fn begin(&self, most: usize) {
+    /// Begins a batch if there are enough for it and fewer than `most` are under way.
+    fn begin(&self, most: usize, reason: Reason) {
         {
             let mut waiting = self.shared.lock();
-            if waiting.running >= most || waiting.requests.is_empty() {
+            if waiting.running >= most || !waiting.are_enough(reason) {
                 return;
             }
             waiting.running += 1;
         }
-        Running::spawn(self.shared.clone());
+        Running::spawn(self.shared.clone(), reason);
     }
 }
 
@@ -98,9 +117,12 @@ impl<Q, A> Shared<Q, A> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next requests, without those that nobody waits for any more.
-    fn take_batch(&self) -> Vec<(Q, oneshot::Sender<A>)> {
+    /// The next requests, without those that nobody waits for any more; none if there are too few of them yet.
+    fn take_batch(&self, reason: Reason) -> Vec<(Q, oneshot::Sender<A>)> {
         let (mut waiting, mut batch) = (self.lock(), Vec::new());
+        if !waiting.are_enough(reason) {
+            return batch;
+        }
         while batch.len() < self.most
             && let Some((request, sender)) = waiting.requests.pop_front()
         {
@@ -108,42 +130,49 @@ impl<Q, A> Shared<Q, A> {
                 batch.push((request, sender));
             }
         }
+        waiting.in_work += batch.len();
         batch
-    }
-
-    /// Works until nobody waits any more.
-    async fn run(&self) {
-        loop {
-            let batch = self.take_batch();
-            if batch.is_empty() {
-                return;
-            }
-            let (requests, senders): (Vec<Q>, Vec<_>) = batch.into_iter().unzip();
-            for (sender, answer) in senders.into_iter().zip((self.work)(requests).await) {
-                // Who gave up at its deadline is not there any more.
-                let _ = sender.send(answer);
-            }
-        }
     }
 }
 
 /// Counts as running until it is dropped, after a panic too.
 struct Running<Q: Send + 'static, A: Send + 'static> {
     shared: Arc<Shared<Q, A>>,
+    reason: Reason,
     begun: bool,
+    /// Requests of its batch.
+    in_work: usize,
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Running<Q, A> {
     /// Works in a task. Not to be called under the lock: a runtime that is shutting down drops the task, and what is in it,
     /// at once.
-    fn spawn(shared: Arc<Shared<Q, A>>) {
-        let mut running = Running { shared, begun: false };
+    fn spawn(shared: Arc<Shared<Q, A>>, reason: Reason) {
+        let mut running = Running { shared, reason, begun: false, in_work: 0 };
         let work = async move {
             running.begun = true;
-            running.shared.run().await;
+            running.run().await;
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(work);
+        }
+    }
+
+    /// Works as long as enough wait.
+    async fn run(&mut self) {
+        loop {
+            let batch = self.shared.take_batch(self.reason);
+            if batch.is_empty() {
+                return;
+            }
+            self.in_work = batch.len();
+            let (requests, senders): (Vec<Q>, Vec<_>) = batch.into_iter().unzip();
+            let answers = (self.shared.work)(requests).await;
+            self.shared.lock().in_work -= std::mem::take(&mut self.in_work);
+            for (sender, answer) in senders.into_iter().zip(answers) {
+                // Who gave up at its deadline is not there any more.
+                let _ = sender.send(answer);
+            }
         }
     }
 }
@@ -152,14 +181,15 @@ impl<Q: Send + 'static, A: Send + 'static> Drop for Running<Q, A> {
     fn drop(&mut self) {
         {
             let mut waiting = self.shared.lock();
+            waiting.in_work -= self.in_work;
             // A task that never ran belongs to a runtime that is shutting down: another would fare no better.
-            if waiting.requests.is_empty() || !self.begun {
+            if !waiting.are_enough(self.reason) || !self.begun {
                 waiting.running -= 1;
                 return;
             }
         }
         // Somebody came between the last look at the queue and now, or a panic left others waiting.
-        Running::spawn(self.shared.clone());
+        Running::spawn(self.shared.clone(), self.reason);
     }
 }
 
@@ -192,6 +222,44 @@ mod tests {
         let sizes = sizes.lock().unwrap();
         assert_eq!(sizes.iter().sum::<usize>(), 7);
         assert!(sizes.iter().all(|&size| size <= 4) && sizes.len() <= 4, "{sizes:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_beside_others_is_as_large_as_they_are() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let seen = sizes.clone();
+        let gather = Arc::new(Gather::new(8, Lanes { quick: 2, slow: 2 }, move |batch: Vec<u32>| {
+            seen.lock().unwrap().push(batch.len());
+            async move {
+                tokio::time::sleep(Duration::from_millis(4)).await;
+                batch
+            }
+        }));
+        let begun = || sizes.lock().unwrap().clone();
+        let mut tasks = Vec::new();
+        for (milliseconds, requests, batches) in [
+            (0, 1, &[1][..]),
+            (0, 1, &[1, 1]),
+            (0, 4, &[1, 1]),
+            // Both are over; beside the four that are under way now, three are not enough.
+            (6, 3, &[1, 1, 4]),
+            (0, 1, &[1, 1, 4, 4]),
+        ] {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            for number in 0..requests {
+                let gather = gather.clone();
+                tasks.push(tokio::spawn(async move { gather.ask(number).await }));
+            }
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(begun(), batches);
+        }
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        assert_eq!(begun().len(), 4);
+        assert_eq!(gather.shared.lock().in_work, 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -235,6 +303,7 @@ mod tests {
         let (unlucky, after) = tokio::join!(gather.ask(13), gather.ask(14));
         assert_eq!((unlucky, after), (None, Some(14)));
         assert_eq!(gather.ask(15).await, Some(15));
+        assert_eq!(gather.shared.lock().in_work, 0);
     }
 
     #[tokio::test(start_paused = true)]
