@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::policy::case::Case;
-use crate::policy::engine::Kind;
+use crate::policy::engine::{Kind, Over};
 
 pub(crate) const USAGE: &str = "usage: outrider-bench policyd|srs|contentfilter|quota-status [--seconds N] [--connections 1,8,64] [--markdown FILE]
-       policyd also takes [--engines sqlite,mariadb,postgres] [--rows 5000,5000000]
+       policyd also takes [--engines sqlite,mariadb,postgres] [--rows 5000,5000000] [--over tcp|socket]
        [--cases submission,first,known,throttle-one,throttle-many,commit,silent-dns]";
 
 /// How long, how many, and of what.
@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) markdown: Option<PathBuf>,
     /// policyd: which databases.
     pub(crate) engines: Vec<Kind>,
+    /// policyd: the way to a database server.
+    pub(crate) over: Over,
     /// policyd: rows in the tracking tables, ascending.
     pub(crate) rows: Vec<u64>,
     /// policyd: which questions.
@@ -37,6 +39,7 @@ impl Plan {
             connections: if service == "policyd" { vec![1, 8, 64] } else { vec![1, 8] },
             markdown: None,
             engines: Kind::ALL.to_vec(),
+            over: Over::Tcp,
             rows: vec![5_000, 5_000_000],
             cases: Case::ALL.to_vec(),
         };
@@ -51,6 +54,10 @@ impl Plan {
                 "--markdown" => plan.markdown = Some(value.into()),
                 "--engines" if service == "policyd" => {
                     plan.engines = list(value, Kind::by_name).context("--engines")?;
+                }
+                "--over" if service == "policyd" => {
+                    plan.over =
+                        Over::by_name(value).with_context(|| format!("--over: {value:?}\n{USAGE}"))?;
                 }
                 "--rows" if service == "policyd" => {
                     plan.rows = list(value, |word| word.parse().ok()).context("--rows")?;
@@ -93,18 +100,30 @@ mod tests {
     fn reads_what_is_to_be_measured() {
         let plan = plan(
             "policyd",
-            &["--engines", "postgres,sqlite", "--rows", "7000,10", "--cases", "first", "--connections", "2"],
+            &[
+                "--engines",
+                "postgres,sqlite",
+                "--rows",
+                "7000,10",
+                "--cases",
+                "first",
+                "--connections",
+                "2",
+                "--over",
+                "socket",
+            ],
         )
         .unwrap();
         assert_eq!(plan.engines, [Kind::Postgres, Kind::Sqlite]);
         assert_eq!((plan.rows, plan.connections), (vec![10, 7_000], vec![2]));
-        assert_eq!(plan.cases, [Case::First]);
+        assert_eq!((plan.cases, plan.over), (vec![Case::First], Over::Socket));
     }
 
     #[test]
     fn refuses_what_it_cannot_do() {
         for (service, options) in [
             ("policyd", vec!["--engines", "oracle"]),
+            ("policyd", vec!["--over", "pigeons"]),
             ("policyd", vec!["--seconds", "0"]),
             ("policyd", vec!["--connections", "1,0"]),
             ("policyd", vec!["--rows"]),

@@ -10,7 +10,7 @@ use outrider_tests::mariadb::MariaDb;
 use outrider_tests::postgres::Postgres;
 use outrider_tests::process::run as run_program;
 use outrider_tests::settings::{self, Caching};
-use outrider_tests::store::Store;
+use outrider_tests::store::{SqlAccess, Store};
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,32 @@ impl Kind {
     }
 }
 
+/// The way to a server: what iRedAPD's settings name, or what is nearer on the same machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    Tcp,
+    Socket,
+}
+
+impl Over {
+    /// The way of a name on the command line.
+    pub(crate) fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "tcp" => Some(Self::Tcp),
+            "socket" => Some(Self::Socket),
+            _ => None,
+        }
+    }
+
+    /// Its name for a reader.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP on loopback",
+            Self::Socket => "UNIX socket",
+        }
+    }
+}
+
 /// A database with the iRedMail tables, and a folder for the daemon.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -59,11 +85,12 @@ pub(crate) struct Engine {
     pub(crate) folder: Folder,
     /// None: files in the daemon's state directory.
     server: Option<Box<dyn Store>>,
+    over: Over,
 }
 
 impl Engine {
     /// Starts the server, or makes the files.
-    pub(crate) fn start(kind: Kind) -> Result<Self> {
+    pub(crate) fn start(kind: Kind, over: Over) -> Result<Self> {
         let folder = Folder::new("bench")?;
         // No option that touches commits. The tables of five million rows are larger than a buffer pool of the stock size: whoever has them gives it more.
         let server: Option<Box<dyn Store>> = match kind {
@@ -80,7 +107,14 @@ impl Engine {
                 .block_on(Databases::open(&DatabaseSettings::default(), &state))
                 .context("making the embedded databases")?;
         }
-        Ok(Self { kind, folder, server })
+        Ok(Self { kind, folder, server, over })
+    }
+
+    fn access(&self, server: &dyn Store) -> SqlAccess {
+        match self.over {
+            Over::Tcp => server.access(),
+            Over::Socket => server.access_over_socket(),
+        }
     }
 
     fn file(&self, database: &str) -> PathBuf {
@@ -117,7 +151,7 @@ impl Engine {
     /// policyd.toml for it, all rules as installed.
     pub(crate) fn settings(&self, listen: SocketAddr, dns: SocketAddr) -> String {
         match &self.server {
-            Some(server) => settings::policyd(listen, &server.access(), dns, Caching::Default),
+            Some(server) => settings::policyd(listen, &self.access(server.as_ref()), dns, Caching::Default),
             None => settings::policyd_embedded(listen, dns),
         }
     }
@@ -127,7 +161,8 @@ impl Engine {
         let options = PoolOptions { max_connections: connections, ..PoolOptions::default() };
         Ok(match &self.server {
             Some(server) => {
-                let url: DbUrl = server.access().url("iredapd").parse().context("URL of the database")?;
+                let url: DbUrl =
+                    self.access(server.as_ref()).url("iredapd").parse().context("URL of the database")?;
                 Db::open(&url, &options)?
             }
             None => Db::open_file(&self.file("iredapd"), &options),

@@ -19,7 +19,7 @@ use outrider_tests::port::Port;
 use outrider_tests::process::Process;
 
 use self::case::{Case, SENDER_DOMAINS};
-use self::engine::{Engine, Kind};
+use self::engine::{Engine, Kind, Over};
 use self::incumbent::{Postfwd, Postgrey};
 use crate::bare_peer;
 use crate::load::resident_kib;
@@ -69,7 +69,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let mut idle = Vec::new();
     for &kind in &plan.engines {
         println!("\n== {}", kind.title());
-        let scene = Scene::start(kind)?;
+        let scene = Scene::start(kind, plan.over)?;
         versions.push(scene.engine.version()?);
         let mut have = 0;
         for (round, &rows) in plan.rows.iter().enumerate() {
@@ -97,6 +97,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         remarks,
         tables: measured.into_iter().map(|one| one.table).collect(),
     };
+    report.conditions.push(format!("database servers reached over {}", plan.over.title()));
     report.conditions.extend(versions);
     report.conditions.push(format!("{}, {}", package("postgrey"), package("postfwd")));
     println!();
@@ -114,8 +115,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(kind: Kind) -> Result<Self> {
-        let engine = Engine::start(kind)?;
+    fn start(kind: Kind, over: Over) -> Result<Self> {
+        let engine = Engine::start(kind, over)?;
         rows::accounts(&engine)?;
         commit::prepare(&engine)?;
         let dns = DnsServer::start()?;

@@ -139,7 +139,12 @@ impl Store for Postgres {
             address: self.port.address(),
             user: USER.to_owned(),
             password: PASSWORD.to_owned(),
+            socket: None,
         }
+    }
+
+    fn access_over_socket(&self) -> SqlAccess {
+        SqlAccess { socket: Some(self.socket_folder()), ..self.access() }
     }
 
     fn execute(&self, database: &str, sql: &str) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Which SQL server holds the accounts, and how Postfix, Dovecot and the daemons reach it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -61,19 +62,31 @@ pub struct SqlAccess {
     pub user: String,
     /// Its password.
     pub password: String,
+    /// MariaDB's UNIX socket, or the folder of PostgreSQL's, if the daemons are to use it in place of the address.
+    pub socket: Option<PathBuf>,
 }
 
 impl SqlAccess {
     /// The URL of one database, as in the daemons' settings.
     pub fn url(&self, database: &str) -> String {
-        format!("{}://{}:{}@{}/{database}", self.server.scheme(), self.user, self.password, self.address)
+        let socket =
+            self.socket.as_ref().map(|path| format!("?socket={}", path.display())).unwrap_or_default();
+        format!(
+            "{}://{}:{}@{}/{database}{socket}",
+            self.server.scheme(),
+            self.user,
+            self.password,
+            self.address
+        )
     }
 }
 
 /// A running SQL server with the four iRedMail databases, private to one test.
 pub trait Store: std::fmt::Debug + Send {
-    /// How to reach it.
+    /// How to reach it over TCP.
     fn access(&self) -> SqlAccess;
+    /// How to reach it over its UNIX socket.
+    fn access_over_socket(&self) -> SqlAccess;
     /// Runs one or more statements, separated by `;`, against one of the databases.
     fn execute(&self, database: &str, sql: &str) -> Result<()>;
     /// The rows of a query, columns separated by a tab.
