@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Who has waited so long begins a batch beside those under way.
 pub const SLOW: Duration = Duration::from_millis(5);
@@ -51,25 +51,23 @@ struct Shared<Q, A> {
 }
 
 struct Waiting<Q, A> {
-    requests: VecDeque<(Q, oneshot::Sender<A>)>,
+    requests: VecDeque<Request<Q, A>>,
     running: usize,
     /// Requests in the batches under way.
     in_work: usize,
 }
 
-/// Why a batch is begun.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reason {
-    /// Somebody came.
-    Arrival,
-    /// Somebody has waited for [`SLOW`].
-    Delay,
+struct Request<Q, A> {
+    question: Q,
+    came: Instant,
+    answer: oneshot::Sender<A>,
 }
 
 impl<Q, A> Waiting<Q, A> {
-    /// Whether those who wait are enough for a batch beside those under way.
-    fn are_enough(&self, reason: Reason) -> bool {
-        !self.requests.is_empty() && (reason == Reason::Delay || self.requests.len() >= self.in_work)
+    /// Whether those who wait are enough for a batch beside those under way, or have waited long enough.
+    fn are_due(&self) -> bool {
+        let first = self.requests.front();
+        first.is_some_and(|first| self.requests.len() >= self.in_work || first.came.elapsed() >= SLOW)
     }
 }
 
@@ -88,26 +86,26 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
 
     /// The answer to one request; `None` if the work on its batch panicked or left it out.
     pub async fn ask(&self, request: Q) -> Option<A> {
-        let (sender, mut receiver) = oneshot::channel();
-        self.shared.lock().requests.push_back((request, sender));
-        self.begin(self.shared.lanes.quick, Reason::Arrival);
+        let (answer, mut receiver) = oneshot::channel();
+        self.shared.lock().requests.push_back(Request { question: request, came: Instant::now(), answer });
+        self.begin(self.shared.lanes.quick);
         if let Ok(answer) = timeout(SLOW, &mut receiver).await {
             return answer.ok();
         }
-        self.begin(self.shared.lanes.slow, Reason::Delay);
+        self.begin(self.shared.lanes.slow);
         receiver.await.ok()
     }
 
-    /// Begins a batch if there are enough for it and fewer than `most` are under way.
-    fn begin(&self, most: usize, reason: Reason) {
+    /// Begins a batch if one is due and fewer than `most` are under way.
+    fn begin(&self, most: usize) {
         {
             let mut waiting = self.shared.lock();
-            if waiting.running >= most || !waiting.are_enough(reason) {
+            if waiting.running >= most || !waiting.are_due() {
                 return;
             }
             waiting.running += 1;
         }
-        Running::spawn(self.shared.clone(), reason);
+        Running::spawn(self.shared.clone());
     }
 }
 
@@ -117,17 +115,17 @@ impl<Q, A> Shared<Q, A> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next requests, without those that nobody waits for any more; none if there are too few of them yet.
-    fn take_batch(&self, reason: Reason) -> Vec<(Q, oneshot::Sender<A>)> {
+    /// The next requests, without those that nobody waits for any more; none if they are not due yet.
+    fn take_batch(&self) -> Vec<Request<Q, A>> {
         let (mut waiting, mut batch) = (self.lock(), Vec::new());
-        if !waiting.are_enough(reason) {
+        if !waiting.are_due() {
             return batch;
         }
         while batch.len() < self.most
-            && let Some((request, sender)) = waiting.requests.pop_front()
+            && let Some(request) = waiting.requests.pop_front()
         {
-            if !sender.is_closed() {
-                batch.push((request, sender));
+            if !request.answer.is_closed() {
+                batch.push(request);
             }
         }
         waiting.in_work += batch.len();
@@ -138,7 +136,6 @@ impl<Q, A> Shared<Q, A> {
 /// Counts as running until it is dropped, after a panic too.
 struct Running<Q: Send + 'static, A: Send + 'static> {
     shared: Arc<Shared<Q, A>>,
-    reason: Reason,
     begun: bool,
     /// Requests of its batch.
     in_work: usize,
@@ -147,8 +144,8 @@ struct Running<Q: Send + 'static, A: Send + 'static> {
 impl<Q: Send + 'static, A: Send + 'static> Running<Q, A> {
     /// Works in a task. Not to be called under the lock: a runtime that is shutting down drops the task, and what is in it,
     /// at once.
-    fn spawn(shared: Arc<Shared<Q, A>>, reason: Reason) {
-        let mut running = Running { shared, reason, begun: false, in_work: 0 };
+    fn spawn(shared: Arc<Shared<Q, A>>) {
+        let mut running = Running { shared, begun: false, in_work: 0 };
         let work = async move {
             running.begun = true;
             running.run().await;
@@ -158,16 +155,17 @@ impl<Q: Send + 'static, A: Send + 'static> Running<Q, A> {
         }
     }
 
-    /// Works as long as enough wait.
+    /// Works as long as batches are due.
     async fn run(&mut self) {
         loop {
-            let batch = self.shared.take_batch(self.reason);
+            let batch = self.shared.take_batch();
             if batch.is_empty() {
                 return;
             }
             self.in_work = batch.len();
-            let (requests, senders): (Vec<Q>, Vec<_>) = batch.into_iter().unzip();
-            let answers = (self.shared.work)(requests).await;
+            let (questions, senders): (Vec<Q>, Vec<_>) =
+                batch.into_iter().map(|request| (request.question, request.answer)).unzip();
+            let answers = (self.shared.work)(questions).await;
             self.shared.lock().in_work -= std::mem::take(&mut self.in_work);
             for (sender, answer) in senders.into_iter().zip(answers) {
                 // Who gave up at its deadline is not there any more.
@@ -183,13 +181,13 @@ impl<Q: Send + 'static, A: Send + 'static> Drop for Running<Q, A> {
             let mut waiting = self.shared.lock();
             waiting.in_work -= self.in_work;
             // A task that never ran belongs to a runtime that is shutting down: another would fare no better.
-            if !waiting.are_enough(self.reason) || !self.begun {
+            if !waiting.are_due() || !self.begun {
                 waiting.running -= 1;
                 return;
             }
         }
         // Somebody came between the last look at the queue and now, or a panic left others waiting.
-        Running::spawn(self.shared.clone(), self.reason);
+        Running::spawn(self.shared.clone());
     }
 }
 
@@ -273,10 +271,29 @@ mod tests {
             async move { gather.ask(3600).await }
         });
         tokio::task::yield_now().await;
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         assert_eq!(gather.ask(1).await, Some(1));
         assert_eq!(start.elapsed(), Duration::from_secs(1) + SLOW);
         assert_eq!(slow.await.unwrap(), Some(3600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_waited_long_is_not_too_few_for_a_lane_that_becomes_free() {
+        let hour = 3_600_000;
+        let gather = Arc::new(Gather::new(4, Lanes { quick: 1, slow: 2 }, |batch: Vec<u64>| async move {
+            tokio::time::sleep(Duration::from_millis(batch[0])).await;
+            batch
+        }));
+        // One is quick enough; four hang beside it, and both lanes are taken.
+        for (milliseconds, request) in [(0, 20), (1, hour), (0, hour), (0, hour), (0, hour)] {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            let gather = gather.clone();
+            tokio::spawn(async move { gather.ask(request).await });
+        }
+        tokio::time::sleep(Duration::from_millis(7)).await;
+        let start = Instant::now();
+        assert_eq!(gather.ask(1).await, Some(1));
+        assert!(start.elapsed() < Duration::from_millis(20), "{:?}", start.elapsed());
     }
 
     #[test]
