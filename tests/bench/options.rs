@@ -100,18 +100,9 @@ mod tests {
     fn reads_what_is_to_be_measured() {
         let plan = plan(
             "policyd",
-            &[
-                "--engines",
-                "postgres,sqlite",
-                "--rows",
-                "7000,10",
-                "--cases",
-                "first",
-                "--connections",
-                "2",
-                "--over",
-                "socket",
-            ],
+            &"--engines postgres,sqlite --rows 7000,10 --cases first --connections 2 --over socket"
+                .split(' ')
+                .collect::<Vec<_>>(),
         )
         .unwrap();
         assert_eq!(plan.engines, [Kind::Postgres, Kind::Sqlite]);

@@ -68,10 +68,10 @@ const OLDEST: Sweep = Sweep {
 /// Triplets of one statement at most: each number of them is a statement that the server keeps prepared.
 const MOST: usize = 16;
 /// With two at once each would hold fewer triplets, and all together were slower.
-const LOOKS: Lanes = Lanes { quick: 1, slow: 4 };
+const LOOK_LANES: Lanes = Lanes { quick: 1, slow: 4 };
 /// Servers look clients up, or write, while the disk takes the contacts before: on MariaDB a fifth more of them. SQLite has
 /// one writer.
-fn contacts(engine: Engine) -> Lanes {
+fn contact_lanes(engine: Engine) -> Lanes {
     let quick = if engine == Engine::Sqlite { 1 } else { 2 };
     Lanes { quick, slow: 4 }
 }
@@ -172,11 +172,11 @@ impl TripletStore {
             async move { look_up_again(&db, &known, &keys).await }
         });
         TripletStore {
-            reads: Gather::new(MOST, LOOKS, move |keys| {
+            reads: Gather::new(MOST, LOOK_LANES, move |keys| {
                 let db = reader.clone();
                 async move { look_up(&db, &keys).await }
             }),
-            contacts: Gather::new(MOST, contacts(db.engine()), move |contacts| {
+            contacts: Gather::new(MOST, contact_lanes(db.engine()), move |contacts| {
                 let writer = writer.clone();
                 async move { writer.meet(contacts).await }
             }),
