@@ -7,6 +7,7 @@ use outrider_core::daemon::Daemon;
 use outrider_core::settings::{self, Finding, SettingsError, Severity};
 use serde::Serialize;
 
+use crate::config::{self, file_of};
 use crate::daemons::{Name, Visitor, selected};
 use crate::exit;
 
@@ -14,7 +15,7 @@ use crate::exit;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Folder with the settings files
-    #[arg(long, value_name = "DIR", default_value = "/etc/outrider")]
+    #[arg(long, value_name = "DIR", default_value = config::FOLDER)]
     config: PathBuf,
     /// Print the result as JSON
     #[arg(long)]
@@ -73,11 +74,6 @@ impl Visitor for Check<'_> {
         };
         Report { daemon: D::NAME, file, exists, valid, findings }
     }
-}
-
-/// The settings file of a daemon in `folder`.
-pub(crate) fn file_of<D: Daemon>(folder: &Path) -> PathBuf {
-    folder.join(format!("{}.toml", D::NAME))
 }
 
 /// Errors first, warnings behind them.

@@ -9,11 +9,14 @@ use clap::{CommandFactory, Parser, Subcommand};
 use policy::wrapper::Tool;
 
 mod check;
+mod config;
 mod daemons;
 mod demo;
 mod exit;
+mod failure;
 mod import;
 mod man;
+mod output;
 mod policy;
 mod quota;
 mod serve;

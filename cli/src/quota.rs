@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use outrider_core::settings::{self, SettingsError, Size};
-use outrider_quota_status::{Explained, Explanation, QuotaStatus, Room, Settings, explain};
+use outrider_core::settings::Size;
+use outrider_quota_status::{Explained, Explanation, QuotaStatus, Room, explain};
 
-use crate::check::file_of;
+use crate::config;
 use crate::exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::printable;
 
 /// What to ask.
 #[derive(Debug, clap::Subcommand)]
@@ -25,7 +27,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "0", value_name = "SIZE")]
     size: Size,
     /// Folder with the settings files
-    #[arg(long, value_name = "DIR", default_value = "/etc/outrider")]
+    #[arg(long, value_name = "DIR", default_value = config::FOLDER)]
     config: PathBuf,
     /// Folder with the embedded database, where the settings name no other
     #[arg(long, value_name = "DIR", default_value = "/var/lib/outrider/quota-status")]
@@ -37,59 +39,33 @@ pub(crate) struct Arguments {
 
 /// Runs the verb.
 pub(crate) fn run(quota: Quota) -> ExitCode {
-    match quota {
-        Quota::Explain(arguments) => run_explain(&arguments),
-    }
+    let Quota::Explain(arguments) = quota;
+    ExitCode::from(run_explain(&arguments).unwrap_or_else(Failure::tell))
 }
 
-fn run_explain(arguments: &Arguments) -> ExitCode {
-    let settings = match load(arguments) {
-        Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(error.exit_code());
-        }
-    };
+fn run_explain(arguments: &Arguments) -> Outcome {
+    let settings = config::load::<QuotaStatus>(&arguments.config)?;
     let embedded = arguments.state_directory.join("vmail.db");
     if settings.database.vmail.is_none() && settings.database.iredadmin.is_none() && !embedded.exists() {
         // Opening it would make it.
-        eprintln!("database.vmail is not set, and there is no {}", embedded.display());
-        return ExitCode::from(exit::CONFIGURATION);
+        let text = format!("database.vmail is not set, and there is no {}", embedded.display());
+        return Err(Failure::new(exit::CONFIGURATION, text));
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("no runtime: {error}");
-            return ExitCode::from(exit::SYSTEM);
-        }
-    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = explain(&settings, &arguments.state_directory, &arguments.address, arguments.size.0);
-    match runtime.block_on(asked) {
-        Ok(explanation) if arguments.json => {
-            // It holds strings and numbers only; there is nothing that JSON could not express.
-            println!("{}", serde_json::to_string_pretty(&explanation).unwrap_or_default());
-            ExitCode::SUCCESS
-        }
-        Ok(explanation) => {
-            print(&explanation);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(exit::CONFIGURATION)
-        }
+    let explanation = runtime.block_on(asked).map_err(Failure::from)?;
+    match arguments.json {
+        // It holds strings and numbers only; there is nothing that JSON could not express.
+        true => println!("{}", serde_json::to_string_pretty(&explanation).unwrap_or_default()),
+        false => print(&explanation),
     }
-}
-
-fn load(arguments: &Arguments) -> Result<Settings, SettingsError> {
-    let file = file_of::<QuotaStatus>(&arguments.config);
-    Ok(settings::load::<Settings>(file.exists().then_some(&*file), "quota-status")?.settings)
+    Ok(0)
 }
 
 fn print(explanation: &Explanation) {
-    println!("recipient  {}", shown(&explanation.recipient));
+    println!("recipient  {}", printable(&explanation.recipient));
     if let Some(name) = &explanation.name {
-        println!("looked up  {}", shown(name));
+        println!("looked up  {}", printable(name));
     }
     println!("size       {} bytes", explanation.size);
     println!("aliases    {}", if explanation.resolve_aliases { "followed" } else { "not followed" });
@@ -97,18 +73,18 @@ fn print(explanation: &Explanation) {
     for address in &explanation.addresses {
         print_address(address);
     }
-    println!("answer     action={}", shown(&explanation.action));
-    println!("because    {}", shown(&explanation.because));
+    println!("answer     action={}", printable(&explanation.action));
+    println!("because    {}", printable(&explanation.because));
 }
 
 fn print_address(address: &Explained) {
     let indent = "  ".repeat(address.depth);
-    println!("{indent}{}: {}", shown(&address.address), shown(&address.what));
+    println!("{indent}{}: {}", printable(&address.address), printable(&address.what));
     if let Some(room) = &address.mailbox {
         print_room(&indent, room);
     }
     for target in &address.targets {
-        println!("{indent}  -> {}", shown(target));
+        println!("{indent}  -> {}", printable(target));
     }
     println!();
 }
@@ -118,10 +94,10 @@ fn print_room(indent: &str, room: &Room) {
         0 => "none".to_owned(),
         bytes => format!("{bytes} bytes"),
     };
-    println!("{indent}  account  {}", shown(&room.username));
+    println!("{indent}  account  {}", printable(&room.username));
     println!("{indent}  limit    {limit} ({})", room.limit_source);
     match (&room.usage_failure, room.used_bytes) {
-        (Some(why), _) => println!("{indent}  used     not known: {} ({})", shown(why), room.used_source),
+        (Some(why), _) => println!("{indent}  used     not known: {} ({})", printable(why), room.used_source),
         (None, Some(bytes)) => println!("{indent}  used     {bytes} bytes ({})", room.used_source),
         (None, None) => println!("{indent}  used     nothing stored ({})", room.used_source),
     }
@@ -132,9 +108,4 @@ fn print_room(indent: &str, room: &Room) {
         println!("{indent}  domain   {used} of {limit} bytes (domain.maxquota)");
     }
     println!("{indent}  message  {}", room.message);
-}
-
-/// Text of a database on a terminal: control characters must not act there.
-fn shown(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }

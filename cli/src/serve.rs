@@ -11,7 +11,7 @@ use outrider_core::settings::{
     self, Documented, LimitSettings, LogSettings, MetricsSettings, ProcessSettings, SectionDoc, SettingsError,
 };
 
-use crate::check::file_of;
+use crate::config::{self, file_of};
 use crate::daemons::{Name, Visitor, selected};
 
 /// The name of the settings file of the process itself, and of the process in the log.
@@ -21,7 +21,7 @@ const NAME: &str = "outrider";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Folder with the settings files: outrider.toml for log and account, NAME.toml for each daemon; none is needed
-    #[arg(long, value_name = "DIR", default_value = "/etc/outrider")]
+    #[arg(long, value_name = "DIR", default_value = config::FOLDER)]
     config: PathBuf,
     /// Folder for the daemons' own files, among them the embedded databases
     #[arg(long, value_name = "DIR", default_value = "/var/lib/outrider")]

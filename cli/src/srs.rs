@@ -9,24 +9,23 @@ use std::time::Duration;
 use outrider_core::clock::{Clock, SystemClock};
 use outrider_core::daemon::{Daemon, DaemonSettings, Environment};
 use outrider_core::forwarding::{Forward, Forwarding, Reverse, create_statements};
-use outrider_core::privilege::{Account, PrivilegeError};
-use outrider_core::settings;
+use outrider_core::privilege::Account;
 use outrider_core::sql::Engine;
 use outrider_srsd::{Settings, Srsd};
 
-use crate::check::file_of;
+use crate::config;
 use crate::exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::printable;
 
 /// How long a database may take to answer a question of the command.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// `EX_TEMPFAIL`: the same question may have an answer later.
-const TEMPORARY: u8 = 75;
 
 /// Asks the SRS engine with srsd's settings, and changes its secrets.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Folder with srsd.toml
-    #[arg(long, value_name = "DIR", default_value = "/etc/outrider", global = true)]
+    #[arg(long, value_name = "DIR", default_value = config::FOLDER, global = true)]
     config: PathBuf,
     /// srsd's own folder
     #[arg(long, value_name = "DIR", default_value = "/var/lib/outrider/srsd", global = true)]
@@ -86,82 +85,68 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         create_statements(engine).iter().for_each(|statement| println!("{statement};"));
         return ExitCode::SUCCESS;
     }
-    let file = file_of::<Srsd>(&arguments.config);
-    let loaded = match settings::load::<Settings>(file.exists().then_some(&*file), Srsd::NAME) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(error.exit_code());
-        }
-    };
-    let settings = loaded.settings;
-    let now = SystemClock.unix_seconds();
-    let outcome = match &arguments.question {
-        Question::Secrets => rotation::report(&settings, &arguments.state_directory, now),
-        Question::Rotate { expire } => rotation::rotate(&settings, &arguments.state_directory, now, *expire),
-        question => ask(question, &settings, &arguments.state_directory, now),
-    };
-    outcome.unwrap_or_else(|(reason, code)| {
-        eprintln!("outrider srs: {reason}");
-        ExitCode::from(code)
-    })
+    ExitCode::from(answer(arguments).unwrap_or_else(Failure::tell))
 }
 
-/// What went wrong, and the exit status for it.
-type Failure = (String, u8);
+fn answer(arguments: &Arguments) -> Outcome {
+    let settings = config::load::<Srsd>(&arguments.config)?;
+    let (state, now) = (&arguments.state_directory, SystemClock.unix_seconds());
+    match &arguments.question {
+        Question::Secrets => rotation::report(&settings, state, now),
+        Question::Rotate { expire } => rotation::rotate(&settings, state, now, *expire),
+        question => ask(question, &settings, state, now),
+    }
+}
 
-fn ask(question: &Question, settings: &Settings, state: &Path, now: i64) -> Result<ExitCode, Failure> {
+fn ask(question: &Question, settings: &Settings, state: &Path, now: i64) -> Outcome {
     // Files made on the way must belong to the daemon, which could not write them otherwise.
-    let failed = |error: PrivilegeError| (error.to_string(), error.exit_code());
-    let account = Account::from_settings(settings.frame().process).map_err(failed)?;
+    let account = Account::from_settings(settings.frame().process)?;
     let owner = || Account::owner_of(state).filter(|_| nix::unistd::geteuid().is_root());
     if let Some(account) = account.or_else(owner) {
-        account.become_it().map_err(failed)?;
+        account.become_it()?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| (error.to_string(), exit::SYSTEM))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let env = Environment::system(Srsd::NAME, state.to_path_buf());
-        let forwarding = Box::pin(Forwarding::open(&settings.srs(), &env)).await;
-        let forwarding = forwarding.map_err(|error| (error.to_string(), error.exit_code()))?;
+        let forwarding = Box::pin(Forwarding::open(&settings.srs(), &env)).await?;
         forwarding.read_again().await;
         Ok(match question {
             Question::Forward { address } => forward(&forwarding, address).await,
             Question::Reverse { address } => reverse(&forwarding, address).await,
             Question::Explain { address } => explain(&forwarding, address, now).await,
             // Answered before.
-            Question::Secrets | Question::Rotate { .. } | Question::Table { .. } => ExitCode::SUCCESS,
+            Question::Secrets | Question::Rotate { .. } | Question::Table { .. } => 0,
         })
     })
 }
 
-async fn forward(forwarding: &Forwarding, address: &str) -> ExitCode {
+async fn forward(forwarding: &Forwarding, address: &str) -> u8 {
     match forwarding.forward(address, PATIENCE).await {
         Forward::Rewritten(rewritten) => {
-            println!("{rewritten}");
-            ExitCode::SUCCESS
+            println!("{}", printable(&rewritten));
+            0
         }
         Forward::Left(left) => {
-            eprintln!("{address} stays: {left}");
-            ExitCode::from(exit::NEGATIVE)
+            eprintln!("{} stays: {left}", printable(address));
+            exit::NEGATIVE
         }
         Forward::Undecided => {
             let reason = forwarding.failure().unwrap_or_default();
-            eprintln!("{address}: local domains are not known: {reason}");
-            ExitCode::from(TEMPORARY)
+            eprintln!("{}: local domains are not known: {reason}", printable(address));
+            exit::TRY_AGAIN
         }
         Forward::Unkept => {
-            eprintln!("{address}: envelope_database did not keep it");
-            ExitCode::from(TEMPORARY)
+            eprintln!("{}: envelope_database did not keep it", printable(address));
+            exit::TRY_AGAIN
         }
     }
 }
 
-async fn reverse(forwarding: &Forwarding, address: &str) -> ExitCode {
+async fn reverse(forwarding: &Forwarding, address: &str) -> u8 {
     let (answer, code) = match forwarding.reverse(address, PATIENCE).await {
         Reverse::Original(original) => {
-            println!("{}", original.address);
-            return ExitCode::SUCCESS;
+            println!("{}", printable(&original.address));
+            return 0;
         }
         Reverse::Left(error) => (error.to_string(), exit::NEGATIVE),
         Reverse::UnknownToken => {
@@ -170,22 +155,22 @@ async fn reverse(forwarding: &Forwarding, address: &str) -> ExitCode {
         Reverse::NoDatabase => {
             ("it has a token, and envelope_database is not set".into(), exit::CONFIGURATION)
         }
-        Reverse::Unreadable => ("envelope_database does not answer".into(), TEMPORARY),
+        Reverse::Unreadable => ("envelope_database does not answer".into(), exit::TRY_AGAIN),
         Reverse::Undecided => ("program fault".into(), exit::INTERNAL),
     };
-    eprintln!("{address}: {answer}");
-    ExitCode::from(code)
+    eprintln!("{}: {answer}", printable(address));
+    code
 }
 
-async fn explain(forwarding: &Forwarding, address: &str, now: i64) -> ExitCode {
-    println!("address      {address}");
+async fn explain(forwarding: &Forwarding, address: &str, now: i64) -> u8 {
+    println!("address      {}", printable(address));
     if let Some(parts) = forwarding.srs().inspect(address, now) {
         println!(
             "form         {}",
             if parts.srs1 { "SRS1: of a second forwarder" } else { "SRS0: of a first forwarder" }
         );
-        println!("host         {}", parts.host);
-        println!("{}   {}", if parts.srs1 { "opaque    " } else { "local part" }, parts.rest);
+        println!("host         {}", printable(&parts.host));
+        println!("{}   {}", if parts.srs1 { "opaque    " } else { "local part" }, printable(&parts.rest));
         match parts.secret {
             Some(0) => println!("hash         good, made with the secret that signs"),
             Some(number) => println!("hash         good, made with secret {}", number + 1),
@@ -205,7 +190,7 @@ async fn explain(forwarding: &Forwarding, address: &str, now: i64) -> ExitCode {
         }
     }
     match forwarding.preview(address) {
-        Forward::Rewritten(rewritten) => println!("as sender    becomes {rewritten}"),
+        Forward::Rewritten(rewritten) => println!("as sender    becomes {}", printable(&rewritten)),
         Forward::Left(left) => println!("as sender    stays: {left}"),
         Forward::Undecided | Forward::Unkept => {
             println!(
@@ -215,12 +200,12 @@ async fn explain(forwarding: &Forwarding, address: &str, now: i64) -> ExitCode {
         }
     }
     match forwarding.reverse(address, PATIENCE).await {
-        Reverse::Original(original) => println!("as recipient becomes {}", original.address),
+        Reverse::Original(original) => println!("as recipient becomes {}", printable(&original.address)),
         Reverse::Left(error) => println!("as recipient stays: {error}"),
         Reverse::UnknownToken => println!("as recipient stays: its token is not in envelope_database"),
         Reverse::NoDatabase => println!("as recipient deferred: envelope_database is not set"),
         Reverse::Unreadable => println!("as recipient deferred: envelope_database does not answer"),
         Reverse::Undecided => println!("as recipient undecided: program fault"),
     }
-    ExitCode::SUCCESS
+    0
 }

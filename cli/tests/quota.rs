@@ -120,6 +120,9 @@ fn explanations() {
         let common = ["quota", "explain", "--config", place, "--state-directory", place];
         outrider(&[&common[..], arguments].concat())
     };
+    let output = explain(&["u@d.example"]);
+    assert_eq!(output.status.code(), Some(66), "a folder that was named holds no settings");
+    std::fs::write(folder.path().join("quota-status.toml"), "").unwrap();
     // Asking makes no database.
     let output = explain(&["u@d.example"]);
     assert_eq!(output.status.code(), Some(78), "{}", text(&output.stderr));

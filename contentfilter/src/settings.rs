@@ -5,6 +5,7 @@
 use crate::bank;
 use crate::hop::NextHop;
 use ipnet::IpNet;
+use outrider_core::bounded_file;
 use outrider_core::directory::AccountSource;
 use outrider_core::dns::DnsSettings;
 use outrider_core::forwarding::SrsSettings;
@@ -22,6 +23,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Bytes of a key file.
+const LONGEST_KEY: u64 = 64 * 1024;
 
 outrider_core::settings! {
     /// The content filter between Postfix and Postfix. An empty file serves an iRedMail server.
@@ -421,11 +425,10 @@ impl SignatureOptions {
 
 /// Reads a key file; one that everybody may read is refused.
 fn load_key(path: &Path) -> Result<PrivateKey, String> {
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    if metadata.permissions().mode() & 0o007 != 0 {
+    let (pem, about) = bounded_file::read(path, LONGEST_KEY).map_err(|error| error.to_string())?;
+    if about.permissions().mode() & 0o007 != 0 {
         return Err("everybody may read this key; make it mode 0600 or 0640".to_owned());
     }
-    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
     PrivateKey::from_pem(&pem).map_err(|error| error.to_string())
 }
 

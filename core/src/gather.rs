@@ -72,7 +72,7 @@ impl<Q, A> Waiting<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
-    /// `work` gets batches of 1 to `most` requests, so many at once as `lanes` says.
+    /// `work` gets batches of 1 to `most` requests, as many at once as `lanes` says.
     pub fn new<W, F>(most: usize, lanes: Lanes, work: W) -> Gather<Q, A>
     where
         W: Fn(Vec<Q>) -> F + Send + Sync + 'static,

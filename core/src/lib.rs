@@ -5,6 +5,7 @@
 //! stream, and clock, randomness, DNS and stores are passed in, never reached for.
 
 pub mod address;
+pub mod bounded_file;
 pub mod clock;
 pub mod codec;
 pub mod daemon;

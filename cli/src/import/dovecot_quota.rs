@@ -11,9 +11,10 @@ use outrider_core::settings::Size;
 
 use super::dovecot_config::{Config, Generation, Setting, kind_of};
 use super::dovecot_database::{self, Accounts};
-use super::text::{printable, quoted};
+use super::text::quoted;
 use super::{Target, bounded, read_text, text_from};
 use crate::exit;
+use crate::output::printable;
 
 /// The longest configuration that is read, in bytes.
 const LONGEST: u64 = 4 << 20;

@@ -1,11 +1,6 @@
-//! Text of others in files and on terminals.
+//! Text of others in settings files.
 
 use std::fmt::Write as _;
-
-/// Neither a comment nor a terminal takes control characters.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
-}
 
 /// A TOML string.
 pub(super) fn quoted(text: &str) -> String {

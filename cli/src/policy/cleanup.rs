@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::desk::{self, Desk, Place};
-use super::failure::{Outcome, code_of};
-use super::output::{Table, print};
+use crate::failure::{Outcome, code_of};
+use crate::output::{Table, print};
 
 /// Remove triplets, counters, scores and session rows that have had their time, as the daemon does on its schedule
 ///

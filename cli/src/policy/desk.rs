@@ -7,18 +7,16 @@ use std::sync::Arc;
 use outrider_core::clock::SystemClock;
 use outrider_core::directory::AccountSource;
 use outrider_core::schema::Database;
-use outrider_core::settings::{self, Interval};
+use outrider_core::settings::Interval;
 use outrider_core::sql::{DatabaseSettings, Db};
 use outrider_policyd::admin::Administration;
 use outrider_policyd::settings::CounterStore;
 use outrider_policyd::{Policyd, Settings};
 
-use super::failure::{Failure, Outcome};
-use crate::check::file_of;
+use crate::config;
 use crate::exit;
+use crate::failure::{Failure, Outcome};
 
-/// Where settings are looked for.
-const CONFIG: &str = "/etc/outrider";
 /// Where the embedded databases are: of the daemon alone, of `outrider serve`.
 const STATE: [&str; 2] = ["/var/lib/outrider/policyd", "/var/lib/outrider"];
 /// An administrator waits longer than a mail does: for a connection, and for a large table.
@@ -32,7 +30,7 @@ const HEADING: &str = "Place and output";
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Place {
     /// Folder with the settings file policyd.toml
-    #[arg(long, value_name = "DIR", default_value = CONFIG, global = true, help_heading = HEADING)]
+    #[arg(long, value_name = "DIR", default_value = config::FOLDER, global = true, help_heading = HEADING)]
     pub(crate) config: PathBuf,
     /// Folder with the embedded databases; found by itself if they are in the usual place
     #[arg(long, value_name = "DIR", global = true, help_heading = HEADING)]
@@ -83,18 +81,11 @@ impl Desk {
 
 /// Opens the tables and does something with them.
 pub(crate) fn run<F: Future<Output = Outcome>>(place: &Place, work: impl FnOnce(Desk) -> F) -> ExitCode {
-    let outcome = open_and(place, work);
-    match outcome {
-        Ok(code) => ExitCode::from(code),
-        Err(Failure { code, text }) => {
-            eprintln!("outrider: {text}");
-            ExitCode::from(code)
-        }
-    }
+    ExitCode::from(open_and(place, work).unwrap_or_else(Failure::tell))
 }
 
 fn open_and<F: Future<Output = Outcome>>(place: &Place, work: impl FnOnce(Desk) -> F) -> Outcome {
-    let mut settings = settings_in(&place.config)?;
+    let mut settings = config::load::<Policyd>(&place.config)?;
     settings.database.acquire_timeout = settings.database.acquire_timeout.max(CONNECTION);
     settings.database.statement_timeout = settings.database.statement_timeout.max(ANSWER);
     settings.counters.connect_timeout = settings.counters.connect_timeout.max(CONNECTION);
@@ -108,20 +99,6 @@ fn open_and<F: Future<Output = Outcome>>(place: &Place, work: impl FnOnce(Desk) 
         let admin = Administration::open(settings.clone(), &state, Arc::new(SystemClock)).await?;
         work(Desk { admin, settings, json: place.json, yes: place.yes, quiet: place.quiet }).await
     })
-}
-
-fn settings_in(folder: &Path) -> Result<Settings, Failure> {
-    let file = file_of::<Policyd>(folder);
-    let exists = file.exists();
-    if !exists && folder != Path::new(CONFIG) {
-        let text = format!("there is no {}; an empty one means the built-in defaults", file.display());
-        return Err(Failure::new(exit::NO_INPUT, text));
-    }
-    let loaded = settings::load::<Settings>(exists.then_some(&*file), "policyd")?;
-    if !loaded.findings.is_empty() {
-        eprintln!("{}", loaded.findings);
-    }
-    Ok(loaded.settings)
 }
 
 /// The folder with the embedded databases. They are never made here: the daemon could not write what root has made, and

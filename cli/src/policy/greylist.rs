@@ -13,10 +13,10 @@ use outrider_policyd::settings::GreylistingKey;
 use serde::Serialize;
 
 use super::desk::{self, Desk, Place};
-use super::failure::{Failure, Outcome};
-use super::output::{Table, moment, print, printable};
 use super::{input, whitelist};
 use crate::exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{Table, moment, print, printable};
 
 /// Greylisting: rules, whitelists, and what is known about a contact
 ///

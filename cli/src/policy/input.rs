@@ -6,8 +6,8 @@ use outrider_core::directory::write::AccountKey;
 use outrider_core::lookup::Form;
 use outrider_core::settings::Size;
 
-use super::failure::Failure;
-use super::output::printable;
+use crate::failure::Failure;
+use crate::output::printable;
 
 /// The keys among what was typed, and what was none of the wanted forms.
 pub(crate) fn keys(typed: &[String], wanted: fn(Form) -> bool) -> (Vec<AccountKey>, Vec<String>) {

@@ -5,10 +5,8 @@
 
 pub(crate) mod cleanup;
 mod desk;
-mod failure;
 pub(crate) mod greylist;
 mod input;
-mod output;
 mod provider;
 mod rdns;
 pub(crate) mod senderscore;

@@ -5,11 +5,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::desk::Desk;
-use super::failure::Outcome;
-use super::output::{Table, print};
 use super::wblist::Colours;
 use super::{input, provider};
 use crate::exit;
+use crate::failure::Outcome;
+use crate::output::{Table, print};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

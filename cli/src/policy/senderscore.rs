@@ -8,10 +8,10 @@ use outrider_policyd::store::senderscore::{BEST, FOR_EVER};
 use serde_json::{Value, json};
 
 use super::desk::{self, Desk, Place};
-use super::failure::Outcome;
 use super::input;
-use super::output::{moment, print};
 use crate::exit;
+use crate::failure::Outcome;
+use crate::output::{moment, print};
 
 /// Reputation scores of clients, as the rule senderscore keeps them
 ///

@@ -10,10 +10,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::desk::{self, Desk, Place};
-use super::failure::{Failure, Outcome};
-use super::output::{Table, print, printable};
 use super::{input, throttle_show};
 use crate::exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{Table, print, printable};
 
 /// Limits on message size, recipients, messages and bytes of a period
 ///

@@ -13,9 +13,9 @@ use outrider_policyd::store::throttle::Limits;
 use serde_json::{Value, json};
 
 use super::desk::Desk;
-use super::failure::{Failure, Outcome};
-use super::output::{moment, print, printable};
 use super::throttle::{Kind, kinds, period, value};
+use crate::failure::{Failure, Outcome};
+use crate::output::{moment, print, printable};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

@@ -10,10 +10,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::desk::{self, Desk, Place};
-use super::failure::{Failure, Outcome};
-use super::output::{Table, print, printable};
 use super::{input, rdns};
 use crate::exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{Table, print, printable};
 
 /// White- and blacklists: senders of incoming mail, recipients of outgoing mail, reverse names of clients
 ///

@@ -8,11 +8,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::desk::Desk;
-use super::failure::{Failure, Outcome};
 use super::greylist::sender_form;
-use super::output::{Table, print, printable};
 use super::{input, provider};
 use crate::exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::{Table, print, printable};
 
 const SENDER_FORMS: &str = "sender: write user@domain, @domain, @.domain, an address, a network or a.b.c.*";
 const DOMAIN_FORMS: &str = "domain";

@@ -11,11 +11,12 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Parser};
 
 use super::desk::{self, Place};
-use super::failure::Failure;
 use super::greylist::{self, Pair};
 use super::wblist::{self, Colours, WhoseList};
 use super::{cleanup, senderscore, throttle, whitelist};
+use crate::config;
 use crate::exit;
+use crate::failure::Failure;
 
 /// One of the tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +71,7 @@ impl Tool {
 #[derive(Debug, clap::Args)]
 struct Folders {
     /// Folder with the settings file policyd.toml
-    #[arg(long, value_name = "DIR", default_value = "/etc/outrider")]
+    #[arg(long, value_name = "DIR", default_value = config::FOLDER)]
     config: PathBuf,
     /// Folder with the embedded databases
     #[arg(long, value_name = "DIR")]

@@ -3,22 +3,21 @@
 //! The secrets stay in the file that srsd reads, one a line. When each stopped signing is noted beside it, in
 //! `FILE.retired`: a line with the time and a fingerprint, which says nothing about the secret.
 
-use super::Failure;
 use crate::exit;
+use crate::failure::{Failure, Outcome};
 use aws_lc_rs::digest;
-use outrider_core::forwarding::GENERATED;
+use outrider_core::forwarding::{GENERATED, secrets_in};
 use outrider_core::random::{Random, SystemRandom};
 use outrider_srsd::Settings;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 const DAY: i64 = 86_400;
 
 /// Prints each secret's state. Exit status 1 when one may go.
-pub(super) fn report(settings: &Settings, state: &Path, now: i64) -> Result<ExitCode, Failure> {
+pub(super) fn report(settings: &Settings, state: &Path, now: i64) -> Outcome {
     let file = secrets_file(settings, state);
     let secrets = Secrets::read(&file)?;
     let before = settings.secrets.len();
@@ -45,19 +44,17 @@ pub(super) fn report(settings: &Settings, state: &Path, now: i64) -> Result<Exit
         }
     }
     println!("SRS1 addresses carry no date: those made with a secret stop working when it goes.");
-    Ok(ExitCode::from(if may_go { exit::NEGATIVE } else { 0 }))
+    Ok(if may_go { exit::NEGATIVE } else { 0 })
 }
 
 /// Changes the file of secrets.
-pub(super) fn rotate(settings: &Settings, state: &Path, now: i64, expire: bool) -> Result<ExitCode, Failure> {
+pub(super) fn rotate(settings: &Settings, state: &Path, now: i64, expire: bool) -> Outcome {
     if !settings.secrets.is_empty() || settings.iredapd_settings.is_some() {
         let place = if settings.secrets.is_empty() { "iredapd_settings" } else { "secrets of srsd.toml" };
-        return Err((
-            format!(
-                "the secret that signs stands in {place}: change it there, or move the secrets to secrets_file"
-            ),
-            exit::CONFIGURATION,
-        ));
+        let text = format!(
+            "the secret that signs stands in {place}: change it there, or move the secrets to secrets_file"
+        );
+        return Err(Failure::new(exit::CONFIGURATION, text));
     }
     let file = secrets_file(settings, state);
     let mut secrets = Secrets::read(&file)?;
@@ -92,7 +89,7 @@ pub(super) fn rotate(settings: &Settings, state: &Path, now: i64, expire: bool) 
         );
     }
     println!("Copy the file to all servers of the domain, then: systemctl reload outrider-srsd");
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// The file that srsd reads its secrets from, or has made itself.
@@ -114,12 +111,10 @@ struct Secrets {
 
 impl Secrets {
     fn read(file: &Path) -> Result<Secrets, Failure> {
-        let failed = |error: io::Error| (format!("{}: {error}", file.display()), exit::SYSTEM);
-        let text = fs::read(file).map_err(failed)?;
-        let lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let lines: Vec<Vec<u8>> = lines.filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect();
+        let failed = |error| Failure::file(file, &error);
+        let lines = secrets_in(file)?;
         if lines.is_empty() {
-            return Err((format!("{} holds no secret", file.display()), exit::CONFIGURATION));
+            return Err(Failure::new(exit::CONFIGURATION, format!("{} holds no secret", file.display())));
         }
         let notes = match fs::read_to_string(notes_file(file)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -140,7 +135,7 @@ impl Secrets {
     }
 
     fn write(&self, file: &Path) -> Result<(), Failure> {
-        let failed = |error: io::Error| (format!("{}: {error}", file.display()), exit::SYSTEM);
+        let failed = |error| Failure::file(file, &error);
         let present: Vec<String> = self.lines.iter().map(|secret| fingerprint(secret)).collect();
         let notes = self.retired.iter().filter(|(_, name)| present.contains(name));
         let notes: String = notes.map(|(time, name)| format!("{time} {name}\n")).collect();

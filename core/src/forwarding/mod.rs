@@ -15,11 +15,12 @@ mod tests;
 
 pub use originals::create_statements;
 pub use rules::{Forward, Left, Reverse};
-pub use secrets::GENERATED;
+pub use secrets::{GENERATED, secrets_in};
 pub use settings::{
     AddressCheck, ExcludeStyle, HashAlphabet, OnFailure, OriginalEnvelope, Separator, SrsSettings,
 };
 
+use crate::bounded_file;
 use crate::daemon::{DependencyHealth, Environment, Shutdown, StartError};
 use crate::host_name::full_host_name;
 use crate::sql::DbError;
@@ -29,7 +30,6 @@ use originals::{KeepError, Originals, Place};
 use rules::{Context, Decision, Rules};
 use settings::is_host_name;
 use source::SqlSource;
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -108,7 +108,9 @@ impl Forwarding {
     pub async fn read_again(&self) {
         self.domains.refresh().await;
         if let Some(path) = &self.file {
-            match read_domains(path) {
+            let name = path.clone();
+            let read = tokio::task::spawn_blocking(move || read_domains(&name)).await;
+            match read.unwrap_or_else(|fault| Err(std::io::Error::other(fault))) {
                 Ok(list) => {
                     *self.file_domains.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(list)
                 }
@@ -292,15 +294,13 @@ fn rules(settings: &SrsSettings, env: &Environment) -> Result<Rules, StartError>
     })
 }
 
-/// Longer than any list of domains of one mail system; protects against a mistaken path.
+/// Bytes: longer than any list of domains of one mail system.
 const LONGEST_FILE: u64 = 64 * 1024 * 1024;
 
 /// A domain a line, or a Postfix map whose keys are domains: what follows a blank is the value.
 fn read_domains(path: &Path) -> std::io::Result<DomainList> {
-    if fs::metadata(path)?.len() > LONGEST_FILE {
-        return Err(std::io::Error::other("longer than 64 MiB"));
-    }
-    let text = fs::read_to_string(path)?;
+    let (bytes, _) = bounded_file::read(path, LONGEST_FILE)?;
+    let text = str::from_utf8(&bytes).map_err(std::io::Error::other)?;
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
     let keys = lines.filter_map(|line| line.split_whitespace().next());
     Ok(DomainList::new(ListStyle::Postsrsd2, keys))

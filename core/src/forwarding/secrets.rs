@@ -1,17 +1,18 @@
 //! Where the secrets come from: settings, iRedAPD's settings, a file as PostSRSd has it, or one made at the first start.
 
 use super::settings::SrsSettings;
+use crate::bounded_file;
 use crate::daemon::{Environment, StartError};
 use crate::python::Module;
 use crate::srs::Secrets;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// The name of the file in the state directory for the secret made at the first start.
 pub const GENERATED: &str = "srs.secret";
-/// Secret files are a few lines; anything longer is a mistaken path.
+/// Bytes: secret files are a few lines.
 const LONGEST: u64 = 64 * 1024;
 
 /// All secrets of the settings, in their order. Without any, the generated one, which is made if there is none yet.
@@ -19,7 +20,7 @@ pub(super) fn load(settings: &SrsSettings, env: &Environment) -> Result<Secrets,
     let mut secrets = configured(settings)?;
     if secrets.is_empty() {
         let path = env.state_directory.join(GENERATED);
-        secrets = Secrets::from_lines(&generated(&path, env)?);
+        secrets = Secrets::new(generated(&path, env)?);
         if secrets.is_empty() {
             return Err(StartError::Settings(format!("{} is empty: remove it", path.display())));
         }
@@ -42,7 +43,7 @@ fn configured(settings: &SrsSettings) -> Result<Secrets, StartError> {
         secrets = secrets.and(Secrets::new(list));
     }
     if let Some(path) = &settings.secrets_file {
-        secrets = secrets.and(Secrets::from_lines(&read(path)?));
+        secrets = secrets.and(Secrets::new(secrets_in(path)?));
         if secrets.is_empty() {
             return Err(StartError::Settings(format!("secrets_file {} holds no secret", path.display())));
         }
@@ -50,7 +51,7 @@ fn configured(settings: &SrsSettings) -> Result<Secrets, StartError> {
     Ok(secrets)
 }
 
-fn generated(path: &Path, env: &Environment) -> Result<Vec<u8>, StartError> {
+fn generated(path: &Path, env: &Environment) -> Result<Vec<Vec<u8>>, StartError> {
     match create(path, env) {
         Ok(()) => {
             tracing::warn!(
@@ -62,7 +63,7 @@ fn generated(path: &Path, env: &Environment) -> Result<Vec<u8>, StartError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(StartError::File(path.to_path_buf(), error)),
     }
-    read(path)
+    secrets_in(path)
 }
 
 /// Writes a fresh secret under a temporary name first, so that a crash never leaves an empty file behind.
@@ -82,22 +83,21 @@ fn create(path: &Path, env: &Environment) -> io::Result<()> {
     placed
 }
 
+/// The secrets in a file of `secrets_file`, or in the one made at the first start: one a line.
+///
+/// # Errors
+/// The file cannot be read, is too long, or others may read it.
+pub fn secrets_in(path: &Path) -> Result<Vec<Vec<u8>>, StartError> {
+    Ok(Secrets::lines(&read(path)?))
+}
+
 /// Reads a file of secrets, which others must not be able to read.
 fn read(path: &Path) -> Result<Vec<u8>, StartError> {
-    let failed = |error| StartError::File(path.to_path_buf(), error);
-    let file = File::open(path).map_err(failed)?;
-    let meta = file.metadata().map_err(failed)?;
-    let refuse = |reason: &str| Err(StartError::Settings(format!("{}: {reason}", path.display())));
-    if !meta.is_file() {
-        return refuse("is not a regular file");
-    }
-    if meta.mode() & 0o006 != 0 {
-        return refuse("may be read or written by everybody: run chmod o-rwx on it");
-    }
-    let mut text = Vec::new();
-    file.take(LONGEST + 1).read_to_end(&mut text).map_err(failed)?;
-    if text.len() as u64 > LONGEST {
-        return refuse("is longer than 64 KiB");
+    let (text, about) =
+        bounded_file::read(path, LONGEST).map_err(|error| StartError::File(path.to_path_buf(), error))?;
+    if about.mode() & 0o006 != 0 {
+        let reason = "may be read or written by everybody: run chmod o-rwx on it";
+        return Err(StartError::Settings(format!("{}: {reason}", path.display())));
     }
     Ok(text)
 }

@@ -5,6 +5,7 @@ use crate::clock::TestClock;
 use crate::schema::Database;
 use crate::settings::Secret;
 use crate::sql::{Db, DbUrl, PoolOptions, Stmt, Value};
+use std::fs;
 
 /// 2025-03-15 12:00 UTC, time stamp `WC`.
 const NOW: i64 = 1_742_040_000;

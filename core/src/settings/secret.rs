@@ -1,10 +1,11 @@
 //! Secrets kept in files of their own.
 
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The largest secret file that is read, in bytes: private keys fit, a mistaken path to a log does not.
+use crate::bounded_file;
+
+/// Bytes: private keys fit.
 const LONGEST: u64 = 64 * 1024;
 
 /// Reads a secret from `path`, or from the systemd credential of that name when it has no `/`.
@@ -14,25 +15,14 @@ const LONGEST: u64 = 64 * 1024;
 pub(crate) fn read(path: &str) -> Result<String, String> {
     let path = locate(path)?;
     let shown = path.display();
-    let file =
-        std::fs::File::open(&path).map_err(|error| format!("cannot read the secret in {shown}: {error}"))?;
-    let meta = file.metadata().map_err(|error| format!("cannot read the secret in {shown}: {error}"))?;
-    if !meta.is_file() {
-        return Err(format!("the secret {shown} is not a regular file"));
-    }
-    if meta.mode() & 0o006 != 0 {
+    let unreadable = |error: &dyn std::fmt::Display| format!("cannot read the secret in {shown}: {error}");
+    let (bytes, about) = bounded_file::read(&path, LONGEST).map_err(|error| unreadable(&error))?;
+    if about.mode() & 0o006 != 0 {
         return Err(format!(
             "the secret in {shown} may be read or written by everybody: run chmod o-rwx {shown}"
         ));
     }
-    let mut text = String::new();
-    match file.take(LONGEST + 1).read_to_string(&mut text) {
-        Err(error) => return Err(format!("cannot read the secret in {shown}: {error}")),
-        Ok(read) if read as u64 > LONGEST => {
-            return Err(format!("the secret in {shown} is longer than 64 KiB"));
-        }
-        Ok(_) => {}
-    }
+    let text = String::from_utf8(bytes).map_err(|error| unreadable(&error.utf8_error()))?;
     // An editor ends the last line; the line end is no part of the password.
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);

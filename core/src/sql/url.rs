@@ -14,10 +14,14 @@
 //! Unknown parameters are refused. The password never appears in `Debug`, `Display` or serialised settings.
 
 use super::{DbError, Engine};
+use crate::bounded_file;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+/// Bytes of a password file.
+const LONGEST_PASSWORD: u64 = 64 * 1024;
 
 /// How much of TLS is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +87,10 @@ impl DbUrl {
     /// # Errors
     /// [`DbError::Unusable`] when the file cannot be read.
     pub fn read_password(&mut self, file: &Path) -> Result<(), DbError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| DbError::Unusable(format!("password file {}: {error}", file.display())))?;
+        let unusable =
+            |why: &dyn fmt::Display| DbError::Unusable(format!("password file {}: {why}", file.display()));
+        let (bytes, _) = bounded_file::read(file, LONGEST_PASSWORD).map_err(|error| unusable(&error))?;
+        let text = str::from_utf8(&bytes).map_err(|error| unusable(&error))?;
         self.password = text.trim_end_matches(['\r', '\n']).to_owned();
         Ok(())
     }

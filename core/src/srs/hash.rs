@@ -41,11 +41,11 @@ impl Secrets {
         Secrets(secrets.into_iter().filter(|s| !s.as_ref().is_empty()).map(key).collect())
     }
 
-    /// Secrets from the text of a file as PostSRSd reads it: one a line, blanks kept, line ends and
+    /// The secrets in the text of a file as PostSRSd reads it: one a line, blanks kept, line ends and
     /// empty lines dropped.
-    pub fn from_lines(text: &[u8]) -> Self {
+    pub fn lines(text: &[u8]) -> Vec<Vec<u8>> {
         let bare = |line: &'_ [u8]| line.iter().copied().filter(|b| *b != b'\r').collect::<Vec<u8>>();
-        Secrets::new(text.split(|b| *b == b'\n').map(bare))
+        text.split(|b| *b == b'\n').map(bare).filter(|line| !line.is_empty()).collect()
     }
 
     /// These secrets followed by those of `other`.
@@ -190,12 +190,12 @@ mod tests {
 
     #[test]
     fn a_file_of_secrets() {
-        let file = Secrets::from_lines(b"secretOne\r\n\nsecretOld\n");
+        let file = Secrets::new(Secrets::lines(b"secretOne\r\n\nsecretOld\n"));
         assert_eq!(file.len(), 2);
         assert_eq!(file.verify(DATA, "lnpB", 4), Verdict::Valid);
         assert_eq!(file.verify(DATA, "O7sc", 4), Verdict::Valid);
-        assert_eq!(Secrets::from_lines(b" secretOne\n").verify(DATA, "lnpB", 4), Verdict::Invalid);
-        assert!(Secrets::from_lines(b"\r\n\n").is_empty());
+        assert_eq!(Secrets::new(Secrets::lines(b" secretOne\n")).verify(DATA, "lnpB", 4), Verdict::Invalid);
+        assert!(Secrets::lines(b"\r\n\n").is_empty());
         assert_eq!(format!("{file:?}"), "Secrets(2 hidden)");
     }
 

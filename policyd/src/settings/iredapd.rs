@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 pub enum Meaning {
     /// The value as it is under this key.
     As(&'static str),
-    /// A number of seconds for one question of the DNS, and for all of a sender's SPF record if that is more than by default.
+    /// A number of seconds for one question of the DNS.
     DnsSeconds(&'static str),
     /// A number of minutes as a time.
     Minutes(&'static str),

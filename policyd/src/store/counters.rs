@@ -121,14 +121,7 @@ impl Triplets<'_> {
     ) -> Result<Meeting, DbError> {
         match self {
             Triplets::Sql(store) => store.meet(triplet, times, client, share).await,
-            Triplets::Valkey(store) => {
-                let seen = store.seen(triplet).await?;
-                let remembered = seen != Seen::default() || share.take(client);
-                if seen == Seen::default() && remembered {
-                    store.insert(triplet, times).await?;
-                }
-                Ok(Meeting { remembered, ..Meeting::of(seen) })
-            }
+            Triplets::Valkey(store) => store.meet(triplet, times, client, share).await,
         }
     }
 

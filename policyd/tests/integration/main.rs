@@ -131,6 +131,7 @@ async fn valkey_server() {
     valkey::counters_go_by_themselves(&world).await;
     valkey::the_life_of_a_client(&world).await;
     valkey::first_contacts_at_once_are_one(&world).await;
+    valkey::contacts_that_are_not_written_cost_a_network_nothing(&world).await;
     valkey::triplets_of_one_client_are_bounded(&world).await;
     Box::pin(valkey::greylisting_answers_as_with_sql(&world)).await;
     valkey::a_stopped_server_is_what_the_settings_say(&mut world).await;

@@ -115,20 +115,43 @@ pub(crate) async fn first_contacts_at_once_are_one(world: &World) {
     assert_eq!(number(world, &["EXISTS", TRIPLETS, ORDER, PASSED]), 1);
 }
 
+/// A first contact of `number@sender.test` at `init`.
+fn first_contact(number: usize, init: i64) -> (Triplet, Times) {
+    let triplet = Triplet {
+        sender: format!("{number}@sender.test"),
+        sender_domain: "sender.test".into(),
+        recipient: "alice@example.com".into(),
+        recipient_domain: "example.com".into(),
+        client: "203.0.113.10".into(),
+    };
+    (triplet, Times { init, block_expired: init + 900, record_expired: init + DAY })
+}
+
+pub(crate) async fn contacts_that_are_not_written_cost_a_network_nothing(world: &World) {
+    world.empty().await;
+    let stores = world.stores();
+    let store = stores.triplets();
+    let (client, share) = ("203.0.113.10".parse().expect("an address"), Arc::new(NetworkRate::new(1)));
+    let (triplet, times) = first_contact(1, NOW);
+    let server = |words: &[&str]| world.valkey.as_ref().expect("a server").command(words).expect("answered");
+    assert_eq!(server(&["CONFIG", "SET", "maxmemory", "100kb"]), "+OK");
+    store.meet(&triplet, times, client, &share).await.expect_err("no room");
+    assert_eq!(server(&["CONFIG", "SET", "maxmemory", "0"]), "+OK");
+    let meet = async |number| {
+        let (triplet, times) = first_contact(number, NOW);
+        store.meet(&triplet, times, client, &share).await.expect("answered").remembered
+    };
+    assert!(meet(1).await, "its share is still there");
+    assert!(!meet(2).await, "its share is used up");
+}
+
 pub(crate) async fn triplets_of_one_client_are_bounded(world: &World) {
     world.empty().await;
     let stores = world.stores();
     let store = stores.triplets();
     let (client, share) = ("203.0.113.10".parse().expect("an address"), Arc::new(NetworkRate::new(0)));
     let write = async |number: usize, init: i64| {
-        let triplet = Triplet {
-            sender: format!("{number}@sender.test"),
-            sender_domain: "sender.test".into(),
-            recipient: "alice@example.com".into(),
-            recipient_domain: "example.com".into(),
-            client: "203.0.113.10".into(),
-        };
-        let times = Times { init, block_expired: init + 900, record_expired: init + DAY };
+        let (triplet, times) = first_contact(number, init);
         store.meet(&triplet, times, client, &share).await.expect("written");
     };
     let most = ValkeyTriplets::MOST;

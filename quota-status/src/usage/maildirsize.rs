@@ -12,8 +12,9 @@
 //! Bounds: 64 KiB, a regular file, no symbolic link (the folder belongs to an account that is not ours), sixteen files at
 //! a time, so that a file server that hangs cannot eat all threads.
 
+use outrider_core::bounded_file;
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -67,15 +68,7 @@ fn read(path: &Path) -> Result<Option<i64>, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(&error)),
     };
-    let kind = file.metadata().map_err(|error| failed(&error))?;
-    if !kind.is_file() {
-        return Err(failed(&"not a regular file"));
-    }
-    let mut text = Vec::new();
-    file.take(LONGEST + 1).read_to_end(&mut text).map_err(|error| failed(&error))?;
-    if text.len() as u64 > LONGEST {
-        return Err(failed(&"longer than 64 KiB"));
-    }
+    let (text, _) = bounded_file::content(file, LONGEST).map_err(|error| failed(&error))?;
     sum(&text).map(Some).map_err(|why| failed(&why))
 }
 

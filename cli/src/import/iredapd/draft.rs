@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use outrider_core::settings::{self, DaemonSettings, Finding, Findings, Severity};
 use serde_json::{Map, Value};
 
-use crate::import::text::{printable, quoted};
+use crate::import::text::quoted;
+use crate::output::printable;
 
 /// The longest text in a note.
 const LONGEST_NOTE: usize = 1500;

@@ -3,6 +3,7 @@
 //! Of a client that has passed only that is kept; its triplets are not needed any more. Others are kept below their
 //! client, at most [`ValkeyTriplets::MOST`] of one.
 
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use outrider_core::clock::SharedClock;
@@ -12,9 +13,10 @@ use redis::Script;
 use super::connection::Valkey;
 use super::{script, time_to_live};
 use crate::cache::{Cache, CacheMeter};
+use crate::network_rate::NetworkRate;
 use crate::settings::CacheSettings;
 use crate::store::fit;
-use crate::store::triplet::{Known, Seen, Times, Triplet};
+use crate::store::triplet::{Known, Meeting, Seen, Times, Triplet};
 
 static SEEN: LazyLock<Script> = LazyLock::new(|| script(include_str!("seen.lua")));
 static CONTACT: LazyLock<Script> = LazyLock::new(|| script(include_str!("contact.lua")));
@@ -87,17 +89,34 @@ impl ValkeyTriplets {
         Ok(self.look(fit(client, 40), "").await?.0)
     }
 
-    /// Records a first contact. If somebody else did at the same moment, that one stays.
-    pub async fn insert(&self, triplet: &Triplet, times: Times) -> Result<(), DbError> {
-        self.contact(triplet, times, false).await
+    /// What is known about a triplet; a first contact is written down, if `share` allows the client's network one more. If
+    /// somebody else did at the same moment, that one stays.
+    pub async fn meet(
+        &self,
+        triplet: &Triplet,
+        times: Times,
+        client: IpAddr,
+        share: &NetworkRate,
+    ) -> Result<Meeting, DbError> {
+        let seen = self.seen(triplet).await?;
+        if seen != Seen::default() || !share.take(client) {
+            let remembered = seen != Seen::default();
+            return Ok(Meeting { remembered, ..Meeting::of(seen) });
+        }
+        let written = self.contact(triplet, times, false).await;
+        if !matches!(written, Ok(true)) {
+            share.give_back(client);
+        }
+        written.map(|_| Meeting::FIRST)
     }
 
     /// Makes a forgotten triplet a first contact again.
     pub async fn restart(&self, triplet: &Triplet, times: Times) -> Result<(), DbError> {
-        self.contact(triplet, times, true).await
+        self.contact(triplet, times, true).await.map(drop)
     }
 
-    async fn contact(&self, triplet: &Triplet, times: Times, again: bool) -> Result<(), DbError> {
+    /// Writes a triplet down, over the one that is there only if it comes `again`; whether it did.
+    async fn contact(&self, triplet: &Triplet, times: Times, again: bool) -> Result<bool, DbError> {
         let mut script = CONTACT.key(self.key(&triplet.client, "triplets"));
         script
             .key(self.key(&triplet.client, "order"))
@@ -108,7 +127,7 @@ impl ValkeyTriplets {
             .arg(time_to_live(times.record_expired, times.init))
             .arg(Self::MOST)
             .arg(i64::from(again));
-        self.server.run::<i64>(&script).await.map(drop)
+        self.server.run::<i64>(&script).await.map(|written| written == 1)
     }
 
     /// Counts one more refusal.

@@ -1,7 +1,11 @@
 //! Why a verb did not do what it was asked.
 
+use std::io;
+use std::path::Path;
+
 use outrider_core::daemon::StartError;
 use outrider_core::directory::write::AccountError;
+use outrider_core::privilege::PrivilegeError;
 use outrider_core::settings::SettingsError;
 use outrider_core::sql::DbError;
 use outrider_policyd::context::RuleError;
@@ -30,6 +34,17 @@ impl Failure {
 
     pub(crate) fn usage(text: impl Into<String>) -> Failure {
         Failure::new(exit::USAGE, text)
+    }
+
+    /// A file could not be read or written.
+    pub(crate) fn file(path: &Path, error: &io::Error) -> Failure {
+        Failure::new(exit::SYSTEM, format!("{}: {error}", path.display()))
+    }
+
+    /// Says it on standard error; the exit status.
+    pub(crate) fn tell(self) -> u8 {
+        eprintln!("outrider: {}", self.text);
+        self.code
     }
 }
 
@@ -80,8 +95,14 @@ impl From<SettingsError> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
+impl From<PrivilegeError> for Failure {
+    fn from(error: PrivilegeError) -> Failure {
+        Failure::new(error.exit_code(), error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
         Failure::new(exit::INPUT_OUTPUT, error.to_string())
     }
 }
