@@ -253,7 +253,10 @@ fn srs_answers_as_the_daemon_would() {
     let (text, _) = ask(&["explain", "x@local.example"]);
     assert!(text.contains("as sender    stays: its domain is local"), "{text}");
     let (text, _) = ask(&["explain", "\u{1b}[2Jx@local.example"]);
-    assert!(text.starts_with("address      \\x1b[2Jx@local.example\n"), "no command for the terminal: {text}");
+    assert!(
+        text.starts_with("address      \\x1b[2Jx@local.example\n"),
+        "no command for the terminal: {text}"
+    );
     let (text, code) = ask(&["table", "mysql"]);
     assert!(code == Some(0) && text.starts_with("CREATE TABLE srs_envelope"), "{text}");
 }

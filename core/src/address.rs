@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
+
 /// What is taken for an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reading {
@@ -100,8 +102,13 @@ pub fn is_valid_iredapd(address: &str) -> bool {
         && domain.windows(3).skip(1).any(|w| w[0] == b'.' && is_label(w[1]) && is_label(w[2]))
 }
 
+/// `\w` as Python's `re` has it: letters, numbers and `_`. The standard library also counts marks that change a letter.
 fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
+    let group = || c.general_category_group();
+    match c.is_ascii() {
+        true => c.is_ascii_alphanumeric() || c == '_',
+        false => matches!(group(), GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number),
+    }
 }
 
 fn is_label(byte: u8) -> bool {
@@ -201,6 +208,8 @@ mod tests {
             "a@b.co@c",
             "a@b.x.yz.",
             "-a@b.co",
+            "x²@b.co",
+            "漢字@例え.co",
         ] {
             assert!(is_valid_iredapd(valid), "{valid}");
         }
@@ -223,6 +232,11 @@ mod tests {
             "\"a\"@example.com",
             "a@[127.0.0.1]",
             "a\0@example.com",
+            // Their vowels are marks, and a letter in a circle is a symbol.
+            "राम@sender.test",
+            "กิน@sender.test",
+            "ⓐ@sender.test",
+            "a@राम.test",
         ] {
             assert!(!is_valid_iredapd(invalid), "{invalid}");
         }

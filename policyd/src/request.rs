@@ -120,8 +120,12 @@ impl PolicyRequest {
         let owned = |name| text(name).unwrap_or_default().into_owned();
         let lower = |name| text(name).unwrap_or_default().to_lowercase();
         let state = owned("protocol_state");
-        let (sender, recipient) = (unquoted(lower("sender")), unquoted(lower("recipient")));
-        let sasl_username = unquoted(lower("sasl_username"));
+        let address = |name| match settings.invalid_address {
+            InvalidAddress::Check => unquoted(lower(name)),
+            InvalidAddress::Pass | InvalidAddress::Reject => lower(name),
+        };
+        let (sender, recipient) = (address("sender"), address("recipient"));
+        let sasl_username = address("sasl_username");
         let client_address = owned("client_address");
         PolicyRequest {
             state: known_state(&state),
@@ -274,6 +278,24 @@ pub(crate) mod tests {
         let Parsed::Ready(request) = parsed else { panic!("{parsed:?}") };
         assert_eq!((request.sender_domain.as_str(), request.recipient_domain.as_str()), ("x.example", "r"));
         assert_eq!(request.sender_without_ext, "o'b@x.example");
+    }
+
+    #[test]
+    fn an_invalid_address_stays_as_it_came() {
+        let request = wire("protocol_state=RCPT\nsender=\"Bob\"@x.example\nrecipient=a@x.example");
+        for (invalid_address, expected) in [
+            (InvalidAddress::Pass, "\"bob\"@x.example"),
+            (InvalidAddress::Reject, "\"bob\"@x.example"),
+            (InvalidAddress::Check, "bob@x.example"),
+        ] {
+            let settings = Settings { invalid_address, ..Settings::default() };
+            let (Parsed::Invalid { request, .. } | Parsed::Ready(request)) =
+                PolicyRequest::parse(&request, &settings)
+            else {
+                panic!("{invalid_address:?}")
+            };
+            assert_eq!(request.sender_without_ext, expected);
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //! still passes. Check and count are one step in the database, see [`crate::store::throttle`]. A refused message counts
 //! nothing, but what the sender's round has counted stays if the recipient's round refuses.
 
+use std::num::IntErrorKind;
+
 use crate::context::{Context, RuleError, iredapd};
 use crate::limit::{Effective, account_keys};
 use crate::notify::Notice;
@@ -47,8 +49,12 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     Ok(reply.map_or(Verdict::Pass, Verdict::Answer))
 }
 
+/// A number of the request; one that is too large for us is larger than any limit.
 fn number(text: Option<&str>) -> Option<i64> {
-    text?.trim().parse::<i64>().ok().filter(|number| *number >= 0)
+    match text?.trim().parse::<i64>() {
+        Ok(number) => (number >= 0).then_some(number),
+        Err(error) => (*error.kind() == IntErrorKind::PosOverflow).then_some(i64::MAX),
+    }
 }
 
 async fn round(
@@ -135,9 +141,15 @@ mod tests {
 
     #[test]
     fn numbers_of_the_wire() {
-        for (text, expected) in
-            [(Some("12"), Some(12)), (Some(""), None), (Some("-1"), None), (Some("x"), None), (None, None)]
-        {
+        for (text, expected) in [
+            (Some("12"), Some(12)),
+            (Some("99999999999999999999"), Some(i64::MAX)),
+            (Some("-99999999999999999999"), None),
+            (Some(""), None),
+            (Some("-1"), None),
+            (Some("x"), None),
+            (None, None),
+        ] {
             assert_eq!(number(text), expected, "{text:?}");
         }
     }

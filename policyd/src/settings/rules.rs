@@ -308,8 +308,8 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
         }
     }
     if settings.greylisting.block >= settings.greylisting.unpassed_lifetime {
-        let reason = "a new sender would be forgotten before it may come again";
-        findings.error("greylisting.block", reason, "make it shorter than greylisting.unpassed_lifetime");
+        let reason = "a new sender is forgotten before it may come again";
+        findings.warning("greylisting.block", reason, "make it shorter than greylisting.unpassed_lifetime");
     }
     if !(-1..=100).contains(&settings.senderscore.reject_score) {
         findings.error("senderscore.reject_score", "must be between -1 and 100", "the default is 30");

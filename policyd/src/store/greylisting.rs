@@ -147,10 +147,15 @@ async fn read_whitelists(db: Db, accounts: Vec<String>) -> Result<HashMap<String
     let mut lists: HashMap<String, Whitelist> = HashMap::new();
     for row in &rows {
         if let (Some(account), Some(sender)) = (row.text("account"), row.text("sender")) {
-            lists.entry(account.to_lowercase()).or_default().add(sender);
+            lists.entry(account_of(account)).or_default().add(sender);
         }
     }
     Ok(lists)
+}
+
+/// The account that a row was found by. MySQL compares without the blanks at the end.
+fn account_of(text: &str) -> String {
+    text.trim_end().to_lowercase()
 }
 
 fn read_setting(row: &Row) -> Option<(String, Setting)> {
@@ -161,7 +166,7 @@ fn read_setting(row: &Row) -> Option<(String, Setting)> {
         sender_priority: row.int("sender_priority").unwrap_or(0),
         active: row.int("active") == Some(1),
     };
-    Some((row.text("account")?.to_lowercase(), setting))
+    Some((account_of(row.text("account")?), setting))
 }
 
 #[cfg(test)]

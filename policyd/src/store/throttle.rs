@@ -253,8 +253,9 @@ async fn read_limits(db: Db, keys: Vec<String>) -> Result<HashMap<String, Vec<Li
     let mut limits: HashMap<String, Vec<Limits>> = HashMap::new();
     for row in &rows {
         if let (Some(kind), Some(row)) = (row.text("kind"), read_row(row)) {
+            // MySQL finds them with blanks at the end as well.
             limits
-                .entry(limits_key(&kind.trim_end().to_lowercase(), &row.account.to_lowercase()))
+                .entry(limits_key(&kind.trim_end().to_lowercase(), &row.account.trim_end().to_lowercase()))
                 .or_default()
                 .push(row);
         }

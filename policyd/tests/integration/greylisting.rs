@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::sync::Arc;
 
 use outrider_core::settings::Interval;
+use outrider_core::sql::Engine;
 use outrider_policyd::settings::GreylistingKey;
 use outrider_policyd::{Policyd, Settings};
 use outrider_tests::dns_server::DnsServer;
@@ -89,6 +90,19 @@ pub(crate) async fn old_triplets_go_on_where_they_were(world: &World) {
         let expected: Vec<_> = table.iter().map(|&(.., refusals, passed)| vec![refusals, passed]).collect();
         assert_eq!(world.numbers(&world.iredapd, rows).await, expected, "together: {together}");
     }
+}
+
+/// MySQL finds an account by a row with blanks at its end.
+pub(crate) async fn accounts_are_what_the_database_finds(world: &World) {
+    let daemon = world_with_greylisting(world).await;
+    world
+        .script(
+            &world.iredapd,
+            "INSERT INTO greylisting (account, sender, active, priority) VALUES ('bob@example.com ', '@.', 0, 100)",
+        )
+        .await;
+    let expected = if world.iredapd.engine() == Engine::MySql { "DUNNO" } else { LATER };
+    assert_eq!(ask(&daemon, &arrival("a@sender.test", "bob@example.com", "203.0.113.10")).await, expected);
 }
 
 /// Without a time to wait the first contact is put off and the next one passes, in the same second too.

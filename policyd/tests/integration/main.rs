@@ -43,6 +43,7 @@ async fn run_everywhere(world: &World) {
     throttle::narrow_columns_saturate(world).await;
     greylisting::first_contacts_make_one_row(world).await;
     greylisting::old_triplets_go_on_where_they_were(world).await;
+    greylisting::accounts_are_what_the_database_finds(world).await;
     greylisting::a_block_of_no_time_puts_off_once(world).await;
     greylisting::contacts_of_one_moment_are_told_apart(world).await;
     greylisting::retries_at_once_all_pass(world).await;
