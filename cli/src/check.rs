@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::config::{self, file_of};
 use crate::daemons::{Name, Visitor, selected};
 use crate::exit;
+use crate::failure::Failure;
 
 /// Reads the settings files and reports every problem with file, line and the way out.
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,10 @@ struct Report {
 
 /// Runs the verb. Exit status 78 if one daemon could not start with its settings.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    if arguments.config != Path::new(config::FOLDER) && !arguments.config.is_dir() {
+        let text = format!("there is no folder {}", arguments.config.display());
+        return ExitCode::from(Failure::new(exit::NO_INPUT, text).tell());
+    }
     let reports: Vec<Report> = selected(&arguments.daemons)
         .into_iter()
         .map(|name| name.accept(Check { folder: &arguments.config }))

@@ -14,6 +14,8 @@ pub(crate) const UNAVAILABLE: u8 = 69;
 pub(crate) const INTERNAL: u8 = 70;
 /// The operating system refused a socket, a file or a process.
 pub(crate) const SYSTEM: u8 = 71;
+/// A file cannot be made.
+pub(crate) const CANNOT_CREATE: u8 = 73;
 /// Reading or writing failed.
 pub(crate) const INPUT_OUTPUT: u8 = 74;
 /// Refused for now: the same call may succeed later.

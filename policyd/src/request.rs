@@ -9,7 +9,6 @@ use std::str::FromStr;
 
 use outrider_core::address;
 use outrider_core::codec::policy::Request;
-use outrider_core::network;
 use tokio::time::Instant;
 
 use crate::settings::{InvalidAddress, Settings};
@@ -135,7 +134,7 @@ impl PolicyRequest {
             recipient_without_ext: settings.without_extension(&recipient),
             recipient_domain: domain(&recipient),
             sasl_domain: domain(&sasl_username),
-            client_ip: IpAddr::from_str(&client_address).ok().map(network::unmapped),
+            client_ip: IpAddr::from_str(&client_address).ok(),
             client_name: owned("client_name"),
             reverse_client_name: lower("reverse_client_name"),
             helo_name: owned("helo_name"),
@@ -239,7 +238,8 @@ pub(crate) mod tests {
         assert_eq!(request.sender_domain, "sender.test");
         assert_eq!(request.sasl_username, "al+x@example.com");
         assert_eq!(request.sasl_domain, "example.com");
-        assert_eq!(request.client_ip.unwrap().to_string(), "192.0.2.7");
+        // Postfix never says it like that; for iRedAPD it is an IPv6 address.
+        assert_eq!(request.client_ip.unwrap().to_string(), "::ffff:192.0.2.7");
         assert_eq!(request.reverse_client_name, "mx.example");
         assert_eq!(request.helo_name, "HeLo");
         assert_eq!((request.size.as_deref(), request.recipient_count), (Some("12"), None));

@@ -101,8 +101,8 @@ outrider_core::settings! {
         pub mynetworks: Vec<String> = Vec::new(),
         /// What separates an address extension from the user's name.
         pub recipient_delimiters: Vec<String> = vec!["+".to_owned()],
-        /// Whether "*" may stand in place of any octets of an IPv4 address in lists and settings, not only of
-        /// the last or the third one.
+        /// Whether "*" may stand in place of any octets of an IPv4 address in white- and blacklists, limits and mynetworks,
+        /// not only of the last or the third one.
         pub all_wildcard_addresses: bool = false,
         /// What happens to mail with an address that iRedAPD takes for invalid, such as o'brien@example.com: "pass" without
         /// asking a rule, "reject", or "check" as any other.

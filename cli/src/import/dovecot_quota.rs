@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
 use outrider_core::settings::Size;
 
@@ -13,7 +13,7 @@ use super::dovecot_config::{Config, Generation, Setting, kind_of};
 use super::dovecot_database::{self, Accounts};
 use super::text::quoted;
 use super::{Target, bounded, read_text, text_from};
-use crate::exit;
+use crate::failure::{Failure, Outcome};
 use crate::output::printable;
 
 /// The longest configuration that is read, in bytes.
@@ -33,21 +33,15 @@ pub(crate) struct Arguments {
 }
 
 /// Runs the verb.
-pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let draft = read(arguments.dovecot_config.as_deref()).and_then(|text| {
-        let config = Config::parse(&text).map_err(|why| format!("Dovecot's configuration: {why}"))?;
-        Ok(translate(&config))
-    });
-    match draft {
-        Ok(draft) => arguments.target.write(&draft.text(), &draft.notes, MODE, "quota-status"),
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::from(exit::SYSTEM)
-        }
-    }
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
+    let text = read(arguments.dovecot_config.as_deref())?;
+    let config =
+        Config::parse(&text).map_err(|why| Failure::data(format!("Dovecot's configuration: {why}")))?;
+    let draft = translate(&config);
+    arguments.target.write(&draft.text(), &draft.notes, MODE, "quota-status")
 }
 
-fn read(file: Option<&Path>) -> Result<String, String> {
+fn read(file: Option<&Path>) -> Result<String, Failure> {
     match file {
         Some(path) => read_text(path, LONGEST),
         None => text_from("doveconf -n", run_doveconf()),

@@ -12,14 +12,13 @@ mod srs;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use outrider_policyd::Settings;
 use outrider_policyd::settings::iredapd::{self as names, Meaning};
 use serde_json::{Map, Value};
 
 use super::{Target, read_text};
-use crate::exit;
+use crate::failure::Outcome;
 use draft::Draft;
 use plugins::Folder;
 use source::Source;
@@ -52,19 +51,11 @@ pub(crate) struct Arguments {
 }
 
 /// Runs the verb.
-pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let read = read_text(&arguments.settings, LONGEST)
-        .and_then(|text| Ok((text, Folder::read(arguments.plugins.as_deref(), &arguments.settings)?)));
-    let (text, folder) = match read {
-        Ok(read) => read,
-        Err(why) => {
-            eprintln!("{why}");
-            return ExitCode::from(exit::SYSTEM);
-        }
-    };
+pub(crate) fn run(arguments: &Arguments) -> Outcome {
+    let text = read_text(&arguments.settings, LONGEST)?;
+    let folder = Folder::read(arguments.plugins.as_deref(), &arguments.settings)?;
     let source = Source::read(&text);
     let Arguments { output, srsd_output, overwrite, .. } = arguments;
-    let mut done = Vec::new();
     if output.is_some() || srsd_output.is_none() {
         let mut draft = policyd(&source, &folder);
         if srsd_output.is_none() && srs::is_on(&source) {
@@ -72,17 +63,17 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         }
         let head = "Settings of policyd, taken over from iRedAPD by `outrider import iredapd`.\n\
                     Before it can start, stop iredapd, which holds the port.";
-        done.push(write(&draft, head, output.as_deref(), *overwrite, "policyd"));
+        write(&draft, head, output.as_deref(), *overwrite, "policyd")?;
     }
     if let Some(file) = srsd_output {
         let head = "Settings of srsd, taken over from iRedAPD by `outrider import iredapd`.\n\
                     Before it can start, stop iredapd, or set its srs_secrets = [] and restart it: it holds the ports.";
-        done.push(write(&srs::srsd(&source), head, Some(file), *overwrite, "srsd"));
+        write(&srs::srsd(&source), head, Some(file), *overwrite, "srsd")?;
     }
-    done.into_iter().find(|code| *code != ExitCode::SUCCESS).unwrap_or(ExitCode::SUCCESS)
+    Ok(0)
 }
 
-fn write(draft: &Draft, head: &str, output: Option<&Path>, overwrite: bool, daemon: &str) -> ExitCode {
+fn write(draft: &Draft, head: &str, output: Option<&Path>, overwrite: bool, daemon: &str) -> Outcome {
     let target = Target { output: output.map(Path::to_path_buf), overwrite };
     target.write(&draft.text(head), &draft.notes, MODE, daemon)
 }

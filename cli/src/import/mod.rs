@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use nix::unistd::{Gid, Group};
 
 use crate::exit;
+use crate::failure::{Failure, Outcome};
 
 /// What to import from.
 #[derive(Debug, clap::Subcommand)]
@@ -42,29 +43,23 @@ pub(crate) struct Target {
 
 /// Runs the verb.
 pub(crate) fn run(import: Import) -> ExitCode {
-    match import {
+    let outcome = match import {
         Import::DovecotQuota(arguments) => dovecot_quota::run(&arguments),
         Import::Iredapd(arguments) => iredapd::run(&arguments),
-    }
+    };
+    ExitCode::from(outcome.unwrap_or_else(Failure::tell))
 }
 
 impl Target {
     /// Writes the text, and tells what has to be looked at on standard error. A new file gets the permissions `mode`; one
     /// that is there keeps its own, but for those of everybody. Whether `daemon` can read it then is told too.
-    fn write(&self, text: &str, notes: &[String], mode: u32, daemon: &str) -> ExitCode {
+    fn write(&self, text: &str, notes: &[String], mode: u32, daemon: &str) -> Outcome {
         let written = match &self.output {
             None => {
-                let printed = std::io::stdout().write_all(text.as_bytes());
-                printed.map(|()| None).map_err(|error| error.to_string())
+                std::io::stdout().write_all(text.as_bytes())?;
+                None
             }
-            Some(file) => write_file(file, text, mode, self.overwrite).map(|about| Some((file, about))),
-        };
-        let written = match written {
-            Ok(written) => written,
-            Err(error) => {
-                eprintln!("{error}");
-                return ExitCode::from(exit::SYSTEM);
-            }
+            Some(file) => Some((file, write_file(file, text, mode, self.overwrite)?)),
         };
         if let Some((file, _)) = &written {
             println!("written: {}", file.display());
@@ -84,7 +79,7 @@ impl Target {
                 );
             }
         }
-        ExitCode::SUCCESS
+        Ok(0)
     }
 }
 
@@ -95,18 +90,21 @@ fn can_read(group: Option<Gid>, about: &Metadata) -> bool {
 }
 
 /// Says what the file is like afterwards.
-fn write_file(file: &Path, text: &str, mode: u32, overwrite: bool) -> Result<Metadata, String> {
+fn write_file(file: &Path, text: &str, mode: u32, overwrite: bool) -> Result<Metadata, Failure> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).mode(mode);
     match overwrite {
         true => options.create(true).truncate(true),
         false => options.create_new(true),
     };
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            format!("{} exists: name another file, or say --overwrite", file.display())
-        }
-        _ => format!("{}: {error}", file.display()),
+    let failed = |error: std::io::Error| {
+        let text = match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                format!("{} exists: name another file, or say --overwrite", file.display())
+            }
+            _ => format!("{}: {error}", file.display()),
+        };
+        Failure::new(exit::CANNOT_CREATE, text)
     };
     let write = || {
         let mut open = options.open(file)?;
@@ -131,7 +129,7 @@ fn bounded(from: impl Read, longest: u64) -> std::io::Result<Vec<u8>> {
 }
 
 /// The text in a file, or of standard input if it is "-".
-fn read_text(path: &Path, longest: u64) -> Result<String, String> {
+fn read_text(path: &Path, longest: u64) -> Result<String, Failure> {
     match path == Path::new("-") {
         true => text_from("standard input", bounded(std::io::stdin(), longest)),
         false => {
@@ -141,9 +139,9 @@ fn read_text(path: &Path, longest: u64) -> Result<String, String> {
     }
 }
 
-fn text_from(place: &str, bytes: std::io::Result<Vec<u8>>) -> Result<String, String> {
-    let bytes = bytes.map_err(|error| format!("{place}: {error}"))?;
-    String::from_utf8(bytes).map_err(|_| format!("{place}: not text"))
+fn text_from(place: &str, bytes: std::io::Result<Vec<u8>>) -> Result<String, Failure> {
+    let bytes = bytes.map_err(|error| Failure::new(exit::NO_INPUT, format!("{place}: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| Failure::data(format!("{place}: not text")))
 }
 
 #[cfg(test)]

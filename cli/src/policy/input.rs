@@ -22,6 +22,20 @@ pub(crate) fn keys(typed: &[String], wanted: fn(Form) -> bool) -> (Vec<AccountKe
     (keys, invalid)
 }
 
+/// What to remove: in the spelling that is written, and as it was typed, since other programs write rows in other ones.
+pub(crate) fn texts(typed: &[String]) -> Vec<String> {
+    let mut texts = Vec::new();
+    for text in typed {
+        let key = AccountKey::parse(text).map(|key| key.to_string());
+        for text in key.into_iter().chain([text.trim().to_owned()]) {
+            if !text.is_empty() && !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+    }
+    texts
+}
+
 /// One key of the wanted forms.
 pub(crate) fn key(typed: &str, wanted: fn(Form) -> bool, forms: &str) -> Result<AccountKey, Failure> {
     AccountKey::parse(typed)

@@ -114,8 +114,9 @@ async fn set(desk: Desk, names: &[String], white: bool, code: u8) -> Outcome {
         desk.admin.rdns().set(name, white).await?;
     }
     let list = if white { "whitelist" } else { "blacklist" };
-    print(desk.json, &json!({ "list": list, "added": names }), || {
-        names.iter().map(|name| format!("{list}: added {name}\n")).collect()
+    print(desk.json, &json!({ "list": list, "added": names }), || match names {
+        [] => "nothing to change".to_owned(),
+        names => names.iter().map(|name| format!("{list}: added {name}\n")).collect(),
     })?;
     Ok(code)
 }
@@ -136,8 +137,9 @@ async fn delete(desk: Desk, typed: &[String]) -> Outcome {
     if removed.is_empty() && code == 0 {
         code = exit::NEGATIVE;
     }
-    print(desk.json, &json!({ "removed": removed }), || {
-        removed.iter().map(|name| format!("removed {name}\n")).collect()
+    print(desk.json, &json!({ "removed": removed }), || match removed.as_slice() {
+        [] => "nothing to change".to_owned(),
+        removed => removed.iter().map(|name| format!("removed {name}\n")).collect(),
     })?;
     Ok(code)
 }

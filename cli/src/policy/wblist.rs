@@ -200,23 +200,17 @@ pub(crate) async fn add(desk: Desk, list: &WhoseList, colour: Colour, addresses:
 /// Takes addresses off a list, or off both.
 pub(crate) async fn delete(desk: Desk, list: &WhoseList, colours: Colours, addresses: &[String]) -> Outcome {
     let account = input::account(&list.account)?;
-    let (keys, invalid) = input::keys(addresses, |_| true);
-    let mut code = input::report_invalid(&invalid, FORMS);
-    let addresses: Vec<String> = keys.iter().map(ToString::to_string).collect();
-    if !addresses.is_empty() {
-        input::confirm(desk.yes, &format!("Take {} off the lists of {account}?", addresses.join(", ")))?;
-    }
+    let question = format!("Take {} off the lists of {account}?", printable(&addresses.join(", ")));
+    input::confirm(desk.yes, &question)?;
+    let addresses = input::texts(addresses);
     desk.say_where(desk.admin.amavisd());
     let mut removed = 0;
     for colour in colours.all() {
         removed += desk.admin.rules().unlist(&account, direction(list), colour, Some(&addresses)).await?;
     }
-    if removed == 0 && code == 0 {
-        code = exit::NEGATIVE;
-    }
-    let told = json!({ "account": account.as_str(), "removed": removed, "invalid": invalid });
+    let told = json!({ "account": account.as_str(), "removed": removed });
     print(desk.json, &told, || format!("removed {removed} entries of {account}"))?;
-    Ok(code)
+    Ok(if removed == 0 { exit::NEGATIVE } else { 0 })
 }
 
 /// Takes all addresses off a list.

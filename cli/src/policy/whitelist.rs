@@ -45,9 +45,14 @@ pub(crate) async fn list_senders(desk: Desk) -> Outcome {
 /// Adds senders to the whitelist of an account, or takes them off.
 pub(crate) async fn edit_senders(desk: Desk, account: &str, senders: &[String], add: bool) -> Outcome {
     let account = input::account(account)?;
-    let (keys, invalid) = input::keys(senders, sender_form);
-    let code = input::report_invalid(&invalid, SENDER_FORMS);
-    let senders: Vec<String> = keys.iter().map(ToString::to_string).collect();
+    let (senders, code) = match add {
+        true => {
+            let (keys, invalid) = input::keys(senders, sender_form);
+            let code = input::report_invalid(&invalid, SENDER_FORMS);
+            (keys.iter().map(ToString::to_string).collect(), code)
+        }
+        false => (input::texts(senders), 0),
+    };
     if !add && !senders.is_empty() {
         input::confirm(desk.yes, &format!("Remove {} from the whitelist of {account}?", senders.join(", ")))?;
     }
@@ -106,13 +111,12 @@ pub(crate) async fn edit_domains(desk: Desk, typed: &[String], add: bool) -> Out
     desk.say_where(desk.admin.iredapd());
     let edit = edit_of(domains.clone(), add);
     let rules = desk.admin.rules();
-    let edited = rules.edit_greylisting_domains(&edit).await?;
+    let mut edited = rules.edit_greylisting_domains(&edit).await?;
     if !add {
         // Also of domains that were looked up once without being listed.
-        for domain in domains.iter().filter(|domain| !edited.removed.contains(domain)) {
-            let forgotten = rules.forget_greylisting_addresses(domain).await?;
-            if forgotten > 0 && !desk.json {
-                println!("removed {forgotten} addresses of {}", printable(domain));
+        for domain in domains {
+            if !edited.removed.contains(&domain) && rules.forget_greylisting_addresses(&domain).await? > 0 {
+                edited.removed.push(domain);
             }
         }
     }

@@ -116,6 +116,9 @@ pub(crate) fn domains_are_looked_up(ground: &Ground) {
     // A domain that is looked up once only, and one that is added on the way.
     ground.dns.txt("three.test", "v=spf1 ip4:198.51.100.4 -all");
     ground.json("greylist refresh-spf three.test");
+    let removed = ground.json("greylist whitelist-domain remove --yes three.test");
+    assert_eq!(removed["removed"], json!(["three.test"]), "it was not listed, but had addresses");
+    ground.json("greylist refresh-spf three.test");
     assert_eq!(
         ground.rows("SELECT domain FROM greylisting_whitelist_domains WHERE domain = 'three.test'").len(),
         0
@@ -178,6 +181,14 @@ pub(crate) fn capitals_of_other_programs_are_no_obstacle(ground: &Ground) {
     assert!(ground.rows(addresses).is_empty());
     ground.json("greylist whitelist remove --yes friend@capital.test");
     assert!(ground.rows("SELECT sender FROM greylisting_whitelists").is_empty());
+    // Spellings that we write otherwise, and forms that we do not write at all.
+    for sender in ["198.51.100.0/255.255.255.0", "2001:DB8:0::1", "user@*"] {
+        ground.script(format!(
+            "INSERT INTO greylisting_whitelists (account, sender) VALUES ('@.', '{sender}')"
+        ));
+        ground.json(&format!("greylist whitelist remove --yes {sender}"));
+        assert!(ground.rows("SELECT sender FROM greylisting_whitelists").is_empty(), "{sender}");
+    }
     ground.json("greylist whitelist-domain add Upper.Test");
     assert_eq!(ground.rows("SELECT domain FROM greylisting_whitelist_domains"), ["upper.test"]);
     ground.script("DELETE FROM greylisting_whitelist_domains");

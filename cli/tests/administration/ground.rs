@@ -1,5 +1,6 @@
 //! The tables of a server, and the command that works on them.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -133,8 +134,17 @@ impl Ground {
     }
 
     /// Runs fixed text on the tables of policyd.
-    pub(crate) fn script(&self, sql: &'static str) {
-        let done = self.runtime.block_on(self.iredapd.execute_script(sql));
+    pub(crate) fn script(&self, sql: impl Into<Cow<'static, str>>) {
+        self.run(&self.iredapd, sql.into());
+    }
+
+    /// The same on the tables of lists.
+    pub(crate) fn list_script(&self, sql: &'static str) {
+        self.run(&self.amavisd, sql.into());
+    }
+
+    fn run(&self, db: &Db, sql: Cow<'static, str>) {
+        let done = self.runtime.block_on(db.execute_script(sql.clone()));
         done.unwrap_or_else(|error| panic!("{error}: {sql}"));
     }
 

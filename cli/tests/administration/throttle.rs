@@ -62,7 +62,7 @@ pub(crate) fn show_says_where_a_limit_comes_from(ground: &Ground) {
          (2, 'a@example.com', 3600, 42, 4200, {begun}, {begun}), (1, 'a@example.com', 86400, 1, 8000, 1000, 1000), \
          (2, 'other@example.com', 3600, 99, 99, {begun}, {begun})"
     );
-    ground.script(insert.leak());
+    ground.script(insert);
 
     let explained = ground.json("throttle show A+box@example.com --kind outbound");
     assert_eq!(explained[0]["address"], "a@example.com");

@@ -82,7 +82,10 @@ pub const NAMES: &[(&str, Meaning)] = &[
     // Too high a number is left to the check of the settings: the nearest one would refuse everybody.
     ("SENDERSCORE_REJECT_SCORE", Within("senderscore.reject_score", -1, i64::MAX)),
     ("SPF_MAX_DNS_QUERIES", Number("spf.max_queries")),
-    ("SQL_CONNECTION_MAX_OVERFLOW", Dropped("connections are opened as needed")),
+    (
+        "SQL_CONNECTION_MAX_OVERFLOW",
+        Dropped("database.max_connections is all there are: messages of one moment share them"),
+    ),
     ("SQL_CONNECTION_POOL_RECYCLE", Dropped("connections are renewed as needed")),
     ("SQL_CONNECTION_POOL_SIZE", Number("database.max_connections")),
     ("SQL_DB_DRIVER", Dropped("the driver is built in")),

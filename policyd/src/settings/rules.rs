@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use hyper::header::HeaderName;
 use outrider_core::settings::{Findings, HttpUrl, HttpUrlError, Interval, Secret};
 use serde::{Deserialize, Serialize};
 
@@ -310,6 +311,11 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     if settings.greylisting.block >= settings.greylisting.unpassed_lifetime {
         let reason = "a new sender is forgotten before it may come again";
         findings.warning("greylisting.block", reason, "make it shorter than greylisting.unpassed_lifetime");
+    }
+    let header = &settings.reject_sender_login_mismatch.list_api_token_header;
+    if HeaderName::try_from(header).is_err() {
+        let key = "reject_sender_login_mismatch.list_api_token_header";
+        findings.error(key, "is no name of an HTTP header", "the default is X-MLMMJADMIN-API-AUTH-TOKEN");
     }
     if !(-1..=100).contains(&settings.senderscore.reject_score) {
         findings.error("senderscore.reject_score", "must be between -1 and 100", "the default is 30");

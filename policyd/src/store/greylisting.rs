@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use outrider_core::network;
-use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
+use outrider_core::sql::{Db, DbError, Engine, Row, Stmt, Value};
 
 use super::account_cache::AccountCache;
 use super::{fit, ignore_duplicate, write};
@@ -117,16 +117,23 @@ impl GreylistingStore {
         self.whitelists.get_all(accounts).await
     }
 
-    /// Adds a whitelist row; an existing one stays.
+    /// Adds a whitelist row; an existing one stays. Nothing is added for what the columns do not hold: cut, it would name
+    /// somebody else.
     pub async fn add_whitelist(&self, account: &str, sender: &str, comment: &str) -> Result<(), DbError> {
-        let args = [fit(account, 100).into(), fit(sender, 100).into(), fit(comment, 255).into()];
+        let width = if self.db.engine() == Engine::MySql { 100 } else { 255 };
+        if [account, sender].iter().any(|&text| fit(text, width) != text) {
+            return Ok(());
+        }
+        let args = [account.into(), sender.into(), fit(comment, 255).into()];
         ignore_duplicate(write(&self.db, &ADD_WHITELIST, &args).await.map(drop))
     }
 
     /// Adds a domain whose mail servers are to be whitelisted; an existing one stays.
     pub async fn add_whitelist_domain(&self, domain: &str) -> Result<(), DbError> {
-        let args = [fit(domain, 255).into()];
-        ignore_duplicate(write(&self.db, &ADD_WHITELIST_DOMAIN, &args).await.map(drop))
+        if fit(domain, 255) != domain {
+            return Ok(());
+        }
+        ignore_duplicate(write(&self.db, &ADD_WHITELIST_DOMAIN, &[domain.into()]).await.map(drop))
     }
 }
 

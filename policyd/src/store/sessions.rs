@@ -106,13 +106,13 @@ impl SessionStore {
     /// # Errors
     /// See [`DbError`].
     pub async fn insert(&self, rows: &[SessionRow]) -> Result<(), DbError> {
-        let most = STATEMENT.of(self.db.engine());
-        if rows.len() <= most && rows.len().is_power_of_two() {
-            let rows = rows.iter().map(values).collect();
-            return self.db.execute(&INSERT, &[Value::Rows(rows)]).await.map(drop);
+        let engine = self.db.engine();
+        if rows.len() <= STATEMENT.of(engine) && rows.len().is_power_of_two() {
+            return self.db.execute(&INSERT, &[values(rows, engine)]).await.map(drop);
         }
         let mut transaction = self.db.begin().await?;
-        for rows in statements(rows, most) {
+        for rows in pieces(rows, STATEMENT.of(engine)) {
+            let rows = values(rows, engine);
             transaction.execute(&INSERT, &[rows]).await?;
         }
         transaction.commit().await
@@ -121,22 +121,27 @@ impl SessionStore {
 
 /// The rows cut into pieces of `most`, half as many and so on: few different statements stay prepared for any number of
 /// rows. `most` is a power of two.
-fn statements(mut rows: &[SessionRow], most: usize) -> impl Iterator<Item = Value> {
+fn pieces(mut rows: &[SessionRow], most: usize) -> impl Iterator<Item = &[SessionRow]> {
     std::iter::from_fn(move || {
         let length = 1 << rows.len().min(most).checked_ilog2()?;
         let (piece, rest) = rows.split_at(length);
         rows = rest;
-        Some(Value::Rows(piece.iter().map(values).collect()))
+        Some(piece)
     })
 }
 
-fn values(row: &SessionRow) -> Vec<Value> {
+/// The columns of rows, cut to what they hold.
+fn values(rows: &[SessionRow], engine: Engine) -> Value {
+    let reason_width = if engine == Engine::MySql { 150 } else { 255 };
+    Value::Rows(rows.iter().map(|row| row_values(row, reason_width)).collect())
+}
+
+fn row_values(row: &SessionRow, reason_width: usize) -> Vec<Value> {
     vec![
         Value::time(utc_text(row.time)),
         row.time.into(),
         fit(&row.action, 20).into(),
-        // 150 on MySQL, 255 on PostgreSQL.
-        fit(&row.reason, 150).into(),
+        fit(&row.reason, reason_width).into(),
         fit(&row.instance, 40).into(),
         fit(&row.client_address, 40).into(),
         fit(&row.client_name, 255).into(),
@@ -174,24 +179,20 @@ mod tests {
     #[test]
     fn rows_are_written_in_few_sizes() {
         let rows = vec![SessionRow::default(); 203];
-        let sizes = |most| -> Vec<usize> {
-            let length = |rows| match rows {
-                Value::Rows(rows) => rows.len(),
-                other => panic!("{other:?}"),
-            };
-            statements(&rows, most).map(length).collect()
-        };
+        let sizes = |most| -> Vec<usize> { pieces(&rows, most).map(<[_]>::len).collect() };
         assert_eq!(sizes(64), [64, 64, 64, 8, 2, 1]);
         assert_eq!(sizes(128), [128, 64, 8, 2, 1]);
-        assert_eq!(statements(&[], 64).count(), 0);
+        assert_eq!(pieces(&[], 64).count(), 0);
     }
 
     #[test]
     fn long_text_is_cut() {
         let row =
             SessionRow { reason: "r".repeat(400), helo_name: "ü".repeat(300), ..SessionRow::default() };
-        let values = values(&row);
-        assert_eq!(values[3], Value::Text("r".repeat(150)));
-        assert_eq!(values[8], Value::Text("ü".repeat(255)));
+        for (engine, width) in [(Engine::MySql, 150), (Engine::Postgres, 255), (Engine::Sqlite, 255)] {
+            let Value::Rows(rows) = values(std::slice::from_ref(&row), engine) else { panic!("no rows") };
+            assert_eq!(rows[0][3], Value::Text("r".repeat(width)));
+            assert_eq!(rows[0][8], Value::Text("ü".repeat(255)));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What the replaced program gets wrong (the cases recorded as its quirks) and how we answer instead.
 
-use outrider_core::sql::Value;
+use outrider_core::sql::{Engine, Value};
 
 use crate::world::{Client, NOW, World, arrival, ask, submission};
 
@@ -18,6 +18,7 @@ pub(crate) async fn everything_upstream_gets_wrong_in_tables(world: &World) {
     one_counter_is_read(world).await;
     lists_under_alias_domains(world).await;
     whitelisting_whole_domains(world).await;
+    addresses_too_long_for_a_whitelist(world).await;
     session_rows_are_not_lost(world).await;
 }
 
@@ -238,6 +239,21 @@ async fn whitelisting_whole_domains(world: &World) {
         )
         .await;
     assert_eq!(count, [[1]]);
+}
+
+/// Cut to the column it would be the address of somebody else.
+async fn addresses_too_long_for_a_whitelist(world: &World) {
+    world.empty().await;
+    let daemon = world.daemon(&["whitelist_outbound_recipient"]).await;
+    let longest = if world.iredapd.engine() == Engine::MySql { 100 } else { 255 };
+    for length in [longest, longest + 1] {
+        let recipient = format!("{}@remote.test", "a".repeat(length - "@remote.test".len()));
+        let mut request = submission("alice@example.com", "1", "1");
+        request.push(("recipient", &recipient));
+        assert_eq!(ask(&daemon, &request).await, "DUNNO");
+    }
+    let lengths = world.numbers(&world.iredapd, "SELECT LENGTH(sender) FROM greylisting_whitelists").await;
+    assert_eq!(lengths, [[longest as i64]]);
 }
 
 async fn session_rows_are_not_lost(world: &World) {

@@ -87,8 +87,10 @@ pub(super) fn log(source: &Source, draft: &mut Draft) {
     if server.starts_with('/') {
         draft.set("log.syslog_socket", server, &source.origin("SYSLOG_SERVER"));
     } else if !server.is_empty() {
+        let port = source.text("SYSLOG_PORT");
+        let port = if port.is_empty() { "514" } else { &port };
         draft.note(format!(
-            "{}: ours writes to the syslog of this machine (/dev/log); let that one send lines on to {server}",
+            "{}: ours writes to the syslog of this machine (/dev/log); let that one send lines on to {server}, port {port}",
             source.place("SYSLOG_SERVER")
         ));
     }

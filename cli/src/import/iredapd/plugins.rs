@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 
 use super::draft::Draft;
 use super::source::Source;
+use crate::exit;
+use crate::failure::Failure;
 
 /// More files than a folder of plugins has.
 const MOST_FILES: usize = 10_000;
@@ -19,13 +21,14 @@ pub(super) struct Folder(BTreeSet<String>);
 
 impl Folder {
     /// Reads the names in `given`, or in the folder beside the settings if there is one.
-    pub(super) fn read(given: Option<&Path>, settings: &Path) -> Result<Folder, String> {
+    pub(super) fn read(given: Option<&Path>, settings: &Path) -> Result<Folder, Failure> {
         let beside = settings.with_file_name("plugins");
         let folder = given.unwrap_or(&beside);
         if given.is_none() && (settings == Path::new("-") || !folder.is_dir()) {
             return Ok(Folder::default());
         }
-        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+        let failed =
+            |error: std::io::Error| Failure::new(exit::NO_INPUT, format!("{}: {error}", folder.display()));
         let mut names = BTreeSet::new();
         for entry in std::fs::read_dir(folder).map_err(failed)?.take(MOST_FILES) {
             let file = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
@@ -98,7 +101,7 @@ fn priorities(source: &Source, ours: &[&String], draft: &mut Draft) {
     let (mut kept, mut left) = (Map::new(), Vec::new());
     for (plugin, priority) in all {
         let number = priority.as_i64().or_else(|| priority.as_str()?.trim().parse().ok());
-        match number.filter(|_| ours.contains(&plugin)) {
+        match number.or_else(|| Some(priority.as_f64()?.round() as i64)).filter(|_| ours.contains(&plugin)) {
             Some(number) => drop(kept.insert(plugin.clone(), Value::from(number))),
             None => left.push(plugin.as_str()),
         }

@@ -37,14 +37,25 @@ impl Source {
         }
     }
 
-    /// Whether something is switched on; `False` is what iRedAPD has for all that is asked here.
+    /// Whether something is switched on, as Python sees the value; `False` is what iRedAPD has for all that is asked here.
     pub(super) fn is_on(&self, name: &str, draft: &mut Draft) -> bool {
         match self.value(name) {
             None | Some(Value::Bool(false) | Value::Null) => false,
             Some(Value::Bool(true)) => true,
-            Some(_) => {
-                draft.note(format!("{} is neither True nor False; it counts as False", self.place(name)));
-                false
+            Some(other) => {
+                let on = match other {
+                    Value::String(text) => !text.is_empty(),
+                    Value::Number(number) => number.as_f64() != Some(0.0),
+                    Value::Array(list) => !list.is_empty(),
+                    Value::Object(dictionary) => !dictionary.is_empty(),
+                    Value::Bool(_) | Value::Null => false,
+                };
+                let counts = if on { "True" } else { "False" };
+                let place = self.place(name);
+                draft.note(format!(
+                    "{place} is neither True nor False; it counts as {counts}, as for iRedAPD"
+                ));
+                on
             }
         }
     }

@@ -130,6 +130,29 @@ fn a_server_with_ldap() {
     assert!(ours.ldap.starttls && ours.ldap.verify_certificate && notes.contains("ldap.ca_file"), "{notes}");
 }
 
+#[test]
+fn what_python_takes_for_true() {
+    for (value, expected) in [
+        ("True", true),
+        ("False", false),
+        ("None", false),
+        ("'False'", true),
+        ("''", false),
+        ("1", true),
+        ("0", false),
+    ] {
+        let assigned = format!("ldap_enable_tls = {value}");
+        let (ours, _) = imported(&LDAP.replace("ldap_enable_tls = False", &assigned));
+        assert_eq!(ours.ldap.starttls, expected, "{value}");
+    }
+}
+
+#[test]
+fn priorities_that_are_fractions_are_rounded() {
+    let (ours, notes) = imported("plugins = ['greylisting']\nPLUGIN_PRIORITIES = {'greylisting': 9.5}\n");
+    assert_eq!(ours.plugin_priorities.get("greylisting"), Some(&10), "{notes}");
+}
+
 /// Whatever somebody assigns, the daemon takes what is written, and what it would not take is named.
 #[test]
 fn what_the_daemon_would_refuse_is_named() {
@@ -143,15 +166,8 @@ fn what_the_daemon_would_refuse_is_named() {
             "GREYLISTING_TRAINING_MODE, line 1 is not taken over: it is None",
         ),
         ("GREYLISTING_MESSAGE = 'two\\nlines'\n", "GREYLISTING_MESSAGE, line 1 is not taken over"),
-        (
-            "GREYLISTING_UNAUTH_TRIPLET_EXPIRE = 0\n",
-            "GREYLISTING_UNAUTH_TRIPLET_EXPIRE, line 1 is not taken over",
-        ),
-        ("GREYLISTING_BLOCK_EXPIRE = 1440\n", "GREYLISTING_BLOCK_EXPIRE, line 1 is not taken over"),
-        (
-            "GREYLISTING_BLOCK_EXPIRE = 10\nGREYLISTING_UNAUTH_TRIPLET_EXPIRE = 0.001\n",
-            "GREYLISTING_UNAUTH_TRIPLET_EXPIRE, line 2 is not taken over",
-        ),
+        ("GREYLISTING_UNAUTH_TRIPLET_EXPIRE = 0\n", "a new sender is forgotten before it may come again"),
+        ("GREYLISTING_BLOCK_EXPIRE = 1440\n", "a new sender is forgotten before it may come again"),
         (
             "CLEANUP_QUERY_SIZE_LIMIT = 5\n",
             "line 1, CLEANUP_QUERY_SIZE_LIMIT: 5 is taken over as cleanup.batch = 10",
@@ -176,7 +192,9 @@ fn what_the_daemon_would_refuse_is_named() {
         ("listen_address = ''\n", "all addresses"),
         ("listen_address = 'mail.example.com'\n", "which is no address"),
         ("listen_port = 'Kanal'\n", "listen_port is no port"),
-        ("SYSLOG_SERVER = 'log.example.com'\n", "send lines on to log.example.com"),
+        ("SYSLOG_SERVER = 'log.example.com'\n", "send lines on to log.example.com, port 514"),
+        ("SYSLOG_SERVER = '192.0.2.1'\nSYSLOG_PORT = 5140\n", "send lines on to 192.0.2.1, port 5140"),
+        ("MLMMJADMIN_API_AUTH_TOKEN_HEADER_NAME = 'a b'\n", "is no name of an HTTP header"),
         ("SYSLOG_FACILITY = 'kern'\n", "it is local5"),
         ("log_level = 'loud'\n", "log_level, line 1 is not taken over"),
         ("backend = 'ldap'\nldap_bindpw = 'Kanarien'\n", "to be set by hand: ldap.base_dn"),
