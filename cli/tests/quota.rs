@@ -9,6 +9,7 @@ use outrider_core::schema::Database;
 use outrider_core::settings;
 use outrider_core::sql::{DatabaseSettings, Stmt};
 use outrider_quota_status::{Grace, Settings, UsageSource};
+use outrider_tests::prerequisite;
 
 fn outrider(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_outrider")).args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -44,10 +45,11 @@ fn doveconf(folder: &Path) -> Option<String> {
         ),
     )
     .unwrap();
-    let Ok(output) = Command::new("doveconf").arg("-n").arg("-c").arg(&config).output() else {
-        eprintln!("skipped: doveconf is not installed");
+    let output = Command::new("doveconf").arg("-n").arg("-c").arg(&config).output();
+    if !prerequisite::met("Dovecot", output.is_ok()) {
         return None;
-    };
+    }
+    let output = output.unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     Some(text(&output.stdout))
 }

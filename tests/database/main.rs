@@ -12,7 +12,7 @@ mod values;
 use ground::Ground;
 use outrider_tests::mariadb::MariaDb;
 use outrider_tests::postgres::Postgres;
-use outrider_tests::process::run;
+use outrider_tests::prerequisite::has_openssl;
 use tls::{Authority, option};
 
 /// The checks that need nothing but a database.
@@ -36,7 +36,6 @@ async fn sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb() {
     if !MariaDb::is_installed() {
-        eprintln!("skipped: MariaDB is not installed");
         return;
     }
     let mut ground = Ground::server(Box::new(MariaDb::start().expect("started")));
@@ -51,7 +50,6 @@ async fn mariadb() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres() {
     if !Postgres::is_installed() {
-        eprintln!("skipped: PostgreSQL is not installed");
         return;
     }
     let mut ground = Ground::server(Box::new(Postgres::start().expect("started")));
@@ -65,8 +63,7 @@ async fn postgres() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_with_tls() {
-    if !MariaDb::is_installed() || run("openssl", &["version"]).is_err() {
-        eprintln!("skipped: MariaDB or openssl is not installed");
+    if !MariaDb::is_installed() || !has_openssl() {
         return;
     }
     let authority = Authority::new("mysql").expect("certificates");
@@ -78,8 +75,7 @@ async fn mariadb_with_tls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_with_tls() {
-    if !Postgres::is_installed() || run("openssl", &["version"]).is_err() {
-        eprintln!("skipped: PostgreSQL or openssl is not installed");
+    if !Postgres::is_installed() || !has_openssl() {
         return;
     }
     let authority = Authority::new("postgres").expect("certificates");

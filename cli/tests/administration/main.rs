@@ -45,7 +45,6 @@ fn sqlite() {
 #[test]
 fn mariadb() {
     if !MariaDb::is_installed() {
-        eprintln!("skipped: MariaDB is not installed");
         return;
     }
     run_everywhere(&Ground::server(Box::new(MariaDb::start().unwrap())));
@@ -54,7 +53,6 @@ fn mariadb() {
 #[test]
 fn postgres() {
     if !Postgres::is_installed() {
-        eprintln!("skipped: PostgreSQL is not installed");
         return;
     }
     run_everywhere(&Ground::server(Box::new(Postgres::start().unwrap())));
@@ -63,7 +61,6 @@ fn postgres() {
 #[test]
 fn valkey_server() {
     if !Valkey::is_installed() {
-        eprintln!("skipped: neither Valkey nor Redis is installed");
         return;
     }
     let mut server = Valkey::start().unwrap();

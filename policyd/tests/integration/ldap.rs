@@ -56,7 +56,6 @@ pub(crate) async fn rcpt(service: &Service, sender: &str, recipient: &str, login
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_about_an_ldap_tree() {
     if !Slapd::is_installed() {
-        eprintln!("skipped: slapd is not installed");
         return;
     }
     let mut server = Slapd::start().expect("started");

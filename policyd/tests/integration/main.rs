@@ -79,7 +79,6 @@ async fn sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb() {
     if !MariaDb::is_installed() {
-        eprintln!("skipped: MariaDB is not installed");
         return;
     }
     let mut world = World::server(Box::new(MariaDb::start().expect("started"))).await;
@@ -94,7 +93,6 @@ async fn mariadb() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres() {
     if !Postgres::is_installed() {
-        eprintln!("skipped: PostgreSQL is not installed");
         return;
     }
     let mut world = World::server(Box::new(Postgres::start().expect("started"))).await;
@@ -111,7 +109,6 @@ async fn postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn valkey_server() {
     if !Valkey::is_installed() {
-        eprintln!("skipped: neither Valkey nor Redis is installed");
         return;
     }
     let mut world = World::valkey(Valkey::start().expect("started")).await;

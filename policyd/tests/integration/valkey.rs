@@ -11,6 +11,7 @@ use outrider_policyd::network_rate::NetworkRate;
 use outrider_policyd::settings::OnFailure;
 use outrider_policyd::store::triplet::{Times, Triplet};
 use outrider_policyd::store::valkey::ValkeyTriplets;
+use outrider_tests::prerequisite::has_openssl;
 use outrider_tests::valkey::Valkey;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
@@ -275,8 +276,7 @@ pub(crate) async fn a_stopped_server_is_what_the_settings_say(world: &mut World)
 /// name, it is not asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_connection() {
-    if !Valkey::is_installed() || std::process::Command::new("openssl").arg("version").output().is_err() {
-        eprintln!("skipped: no Valkey, no Redis or no openssl is installed");
+    if !Valkey::is_installed() || !has_openssl() {
         return;
     }
     let world = World::valkey(Valkey::start_encrypted().expect("started")).await;

@@ -26,14 +26,6 @@ const COUNTER: &str = "outrider:throttle:1:a@example.com";
 const CLIENT: &str = "outrider:greylisting:{203.0.113.10}:";
 const TRIPLET: &str = "13:x@sender.testalice@example.com";
 
-fn installed() -> bool {
-    let installed = Valkey::is_installed();
-    if !installed {
-        eprintln!("skipped: neither Valkey nor Redis is installed");
-    }
-    installed
-}
-
 async fn throttled(world: &World) -> Service {
     world.empty().await;
     world.limit(1, "@.", "outbound", [2, -1]).await;
@@ -73,7 +65,7 @@ fn nonsense() -> (Vec<Vec<&'static str>>, Vec<&'static str>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_t37_wrong_types_and_poisoned_counters_count_as_none() {
-    if !installed() {
+    if !Valkey::is_installed() {
         return;
     }
     let world = World::valkey(Valkey::start().expect("started")).await;
@@ -129,7 +121,7 @@ async fn threat_t37_wrong_types_and_poisoned_counters_count_as_none() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_t37_wrong_types_and_poisoned_triplets_count_as_none() {
-    if !installed() {
+    if !Valkey::is_installed() {
         return;
     }
     let world = World::valkey(Valkey::start().expect("started")).await;
@@ -185,7 +177,7 @@ async fn threat_t37_wrong_types_and_poisoned_triplets_count_as_none() {
 /// Our keys are the only ones with a time to live, so they are what goes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_t37_evicted_keys_are_missed_and_full_memory_is_a_failure() {
-    if !installed() {
+    if !Valkey::is_installed() {
         return;
     }
     let server = Valkey::start_with(&["--maxmemory-policy", "volatile-ttl"], None).expect("started");
@@ -216,7 +208,7 @@ async fn threat_t37_evicted_keys_are_missed_and_full_memory_is_a_failure() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_t37_a_login_that_is_needed_wrong_or_refused_later() {
-    if !installed() {
+    if !Valkey::is_installed() {
         return;
     }
     let world = World::valkey(Valkey::start_with(&[], Some("Secret-1")).expect("started")).await;

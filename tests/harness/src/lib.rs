@@ -21,6 +21,7 @@ pub mod policy_client;
 pub mod port;
 pub mod postfix;
 pub mod postgres;
+pub mod prerequisite;
 pub mod process;
 pub mod settings;
 pub mod sink;

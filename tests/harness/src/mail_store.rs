@@ -15,6 +15,7 @@ use crate::authority::Authority;
 use crate::dovecot::MAIL_ID;
 use crate::folder::Folder;
 use crate::port::Port;
+use crate::prerequisite;
 use crate::process::{Process, Start, run, show_log};
 use crate::wait::wait_for;
 
@@ -36,7 +37,8 @@ impl MailStore {
 
     /// Whether it can be started here: Dovecot is installed, and we may give files away.
     pub fn is_possible() -> bool {
-        Path::new(PROGRAM).exists() && nix::unistd::geteuid().is_root()
+        let is_root = nix::unistd::geteuid().is_root();
+        prerequisite::met("Dovecot (or this is not root)", Path::new(PROGRAM).exists() && is_root)
     }
 
     /// Starts it with these users, each with a limit in bytes, 0 for none. `encrypted` is whether doveadm speaks TLS.

@@ -11,6 +11,7 @@ use outrider_core::sql::Engine;
 
 use crate::folder::Folder;
 use crate::port::Port;
+use crate::prerequisite;
 use crate::process::{Process, Start, run};
 use crate::store::{Server, SqlAccess, Store};
 use crate::wait::wait_for;
@@ -72,7 +73,7 @@ impl MariaDb {
 
     /// Whether the programs are installed.
     pub fn is_installed() -> bool {
-        program().is_some() && run("mariadb", &["--version"]).is_ok()
+        prerequisite::met("MariaDB", program().is_some() && run("mariadb", &["--version"]).is_ok())
     }
 
     /// Its UNIX socket.
@@ -202,7 +203,6 @@ mod tests {
     #[test]
     fn keeps_its_rows_over_a_restart() {
         if !MariaDb::is_installed() {
-            eprintln!("skipped: MariaDB is not installed");
             return;
         }
         let mut server = MariaDb::start().unwrap();

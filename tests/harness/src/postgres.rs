@@ -11,6 +11,7 @@ use outrider_core::sql::Engine;
 
 use crate::folder::Folder;
 use crate::port::Port;
+use crate::prerequisite;
 use crate::process::{Process, Start, run};
 use crate::store::{Server, SqlAccess, Store};
 use crate::wait::wait_for;
@@ -69,7 +70,7 @@ impl Postgres {
 
     /// Whether the programs are installed.
     pub fn is_installed() -> bool {
-        programs().is_some() && run("psql", &["--version"]).is_ok()
+        prerequisite::met("PostgreSQL", programs().is_some() && run("psql", &["--version"]).is_ok())
     }
 
     /// The folder with its UNIX socket.
@@ -203,7 +204,6 @@ mod tests {
     #[test]
     fn keeps_its_rows_over_a_restart() {
         if !Postgres::is_installed() {
-            eprintln!("skipped: PostgreSQL is not installed");
             return;
         }
         let mut server = Postgres::start().unwrap();

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::folder::Folder;
 use crate::port::Port;
+use crate::prerequisite;
 use crate::process::{Process, Start};
 use crate::slapd::certificates;
 use crate::wait::wait_for;
@@ -60,7 +61,7 @@ impl Valkey {
 
     /// Whether a server is installed (Debian: valkey-server or redis-server).
     pub fn is_installed() -> bool {
-        program().is_some()
+        prerequisite::met("Valkey or Redis", program().is_some())
     }
 
     /// Where it listens.
@@ -184,7 +185,6 @@ mod tests {
     #[test]
     fn keeps_its_keys_over_a_restart() {
         if !Valkey::is_installed() {
-            eprintln!("skipped: redis-server is not installed");
             return;
         }
         let mut server = Valkey::start_with(&[], Some("Secret-1")).unwrap();
