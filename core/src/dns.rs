@@ -148,11 +148,6 @@ impl HickoryResolver {
         Ok(HickoryResolver { inner: builder.build()?, timeout: settings.timeout.duration() })
     }
 
-    /// Forgets all cached answers.
-    pub fn clear_cache(&self) {
-        self.inner.clear_cache();
-    }
-
     async fn ask<T>(
         &self,
         name: &str,

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::TypedMetric;
-use prometheus_client::metrics::family::MetricConstructor;
 use prometheus_client::metrics::info::Info;
 pub use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::{Metric, Registry};
@@ -166,17 +165,6 @@ impl Metrics {
         M: Default + EncodeMetric + TypedMetric + fmt::Debug + Send + Sync + 'static,
     {
         let family = Family::<L, M>::default();
-        self.register(name, help, family.clone());
-        family
-    }
-
-    /// Histograms of seconds told apart by labels.
-    pub fn histogram_family<L>(&self, name: &str, help: &str) -> Family<L, Histogram, fn() -> Histogram>
-    where
-        L: Clone + Hash + Eq + EncodeLabelSet + fmt::Debug + Send + Sync + 'static,
-        fn() -> Histogram: MetricConstructor<Histogram>,
-    {
-        let family = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
         self.register(name, help, family.clone());
         family
     }

@@ -1,4 +1,5 @@
-//! A [`Resolver`] whose answers are given by hand: for tests, simulations and the demo, where no name server runs.
+//! A [`Resolver`] whose answers are given by hand, for tests without a name server. It has neither IPv6 addresses nor reverse
+//! names.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,7 +11,6 @@ use super::{Answer, DnsError, MailExchanger, Resolver};
 struct Records {
     txt: Vec<Vec<u8>>,
     a: Vec<Ipv4Addr>,
-    aaaa: Vec<Ipv6Addr>,
     mx: Vec<MailExchanger>,
 }
 
@@ -25,7 +25,6 @@ enum Entry {
 #[derive(Default)]
 pub struct MemoryResolver {
     names: Mutex<HashMap<String, Entry>>,
-    reverse: Mutex<HashMap<IpAddr, Vec<String>>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -45,20 +44,9 @@ impl MemoryResolver {
         self.change(name, |records| records.a.push(address))
     }
 
-    /// Adds one IPv6 address.
-    pub fn with_aaaa(self, name: &str, address: Ipv6Addr) -> MemoryResolver {
-        self.change(name, |records| records.aaaa.push(address))
-    }
-
     /// Adds one mail exchanger.
     pub fn with_mx(self, name: &str, preference: u16, host: &str) -> MemoryResolver {
         self.change(name, |records| records.mx.push(MailExchanger { preference, host: key(host) }))
-    }
-
-    /// Adds one reverse name.
-    pub fn with_ptr(self, address: IpAddr, host: &str) -> MemoryResolver {
-        lock(&self.reverse).entry(address).or_default().push(key(host));
-        self
     }
 
     /// Makes every question about the name fail in this way at once.
@@ -127,7 +115,7 @@ impl Resolver for MemoryResolver {
     }
 
     fn aaaa<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<Ipv6Addr>> {
-        Box::pin(self.answer("AAAA", name, |records| records.aaaa))
+        Box::pin(self.answer("AAAA", name, |_| Vec::new()))
     }
 
     fn mx<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<MailExchanger>> {
@@ -137,9 +125,8 @@ impl Resolver for MemoryResolver {
         }))
     }
 
-    fn ptr(&self, address: IpAddr) -> Answer<'_, Vec<String>> {
-        let found = lock(&self.reverse).get(&address).cloned();
-        Box::pin(async move { found.ok_or(DnsError::NoSuchName) })
+    fn ptr(&self, _: IpAddr) -> Answer<'_, Vec<String>> {
+        Box::pin(async { Err(DnsError::NoSuchName) })
     }
 }
 

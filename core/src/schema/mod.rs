@@ -84,12 +84,6 @@ pub fn first_rows(database: Database, engine: Engine) -> Vec<String> {
     rows::insert(database, engine)
 }
 
-/// The names of the tables of a database on one server.
-pub fn table_names(database: Database, engine: Engine) -> Vec<&'static str> {
-    let tables = table::parse(database.description()).unwrap_or_default();
-    tables.iter().filter(|table| !table.create(engine).is_empty()).map(|table| table.name).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,15 +91,19 @@ mod tests {
 
     #[test]
     fn every_description_can_be_read() {
+        let count_of = |database: Database, engine| {
+            let tables = table::parse(database.description()).unwrap();
+            tables.iter().filter(|table| !table.create(engine).is_empty()).count()
+        };
         let expected = [(Database::Vmail, 20), (Database::Iredapd, 11), (Database::Amavisd, 9)];
         for (database, count) in expected {
             for engine in [Engine::MySql, Engine::Postgres, Engine::Sqlite] {
-                assert_eq!(table_names(database, engine).len(), count, "{database:?} {engine:?}");
+                assert_eq!(count_of(database, engine), count, "{database:?} {engine:?}");
             }
         }
-        assert_eq!(table_names(Database::Iredadmin, Engine::MySql).len(), 8);
-        assert_eq!(table_names(Database::Iredadmin, Engine::Postgres).len(), 7);
-        assert_eq!(table_names(Database::Iredadmin, Engine::Sqlite).len(), 7);
+        for (engine, count) in [(Engine::MySql, 8), (Engine::Postgres, 7), (Engine::Sqlite, 7)] {
+            assert_eq!(count_of(Database::Iredadmin, engine), count, "{engine:?}");
+        }
     }
 
     async fn fresh(database: Database, folder: &tempfile::TempDir) -> Db {

@@ -71,17 +71,6 @@ impl DbUrl {
         &self.database
     }
 
-    /// The same URL with another database name; for SQLite, another file in the same folder.
-    pub fn with_database(&self, name: &str) -> DbUrl {
-        let database = match self.engine {
-            Engine::Sqlite => {
-                Path::new(&self.database).with_file_name(format!("{name}.db")).to_string_lossy().into_owned()
-            }
-            _ => name.to_owned(),
-        };
-        DbUrl { database, ..self.clone() }
-    }
-
     /// Takes the password from a file; line ends at its end do not belong to it.
     ///
     /// # Errors

@@ -222,11 +222,6 @@ impl Rcpt {
         }
         Ok(rcpt)
     }
-
-    /// True when the sender wants no report about this recipient.
-    pub fn notify_never(&self) -> bool {
-        self.notify.as_deref() == Some("NEVER")
-    }
 }
 
 type Parameters = Vec<(String, Option<String>)>;

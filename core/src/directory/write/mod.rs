@@ -133,14 +133,6 @@ impl Pending {
     pub async fn commit(self) -> Result<()> {
         Ok(self.0.commit().await?)
     }
-
-    /// Undoes the change.
-    ///
-    /// # Errors
-    /// The database's; it is undone all the same.
-    pub async fn undo(self) -> Result<()> {
-        Ok(self.0.rollback().await?)
-    }
 }
 
 impl Accounts {

@@ -207,14 +207,6 @@ impl Accounts {
             .collect())
     }
 
-    /// Where mail to a user goes, and the user's further addresses.
-    pub async fn addresses_of(&self, username: &str) -> Result<(Vec<String>, Vec<String>)> {
-        let texts = |rows: Vec<Row>| rows.iter().filter_map(|r| r.text_at(0).map(str::to_owned)).collect();
-        let forwardings = texts(self.vmail.fetch_all(&FORWARDINGS, &[username.into()]).await?);
-        let aliases = texts(self.vmail.fetch_all(&ALIASES, &[username.into()]).await?);
-        Ok((forwardings, aliases))
-    }
-
     /// Changes mail users of one domain in one transaction, all of them or none.
     ///
     /// # Errors
