@@ -46,97 +46,92 @@ pub enum Plugin {
     LdapForceChangePassword,
 }
 
+/// What is fixed about a rule.
+struct Profile {
+    plugin: Plugin,
+    name: &'static str,
+    /// Larger is asked first.
+    priority: i64,
+    state: State,
+    /// What keeps the accounts that it is about; `None` if it is about any.
+    accounts: Option<AccountSource>,
+    /// iRedMail enables it, whatever keeps the accounts.
+    in_iredmail: bool,
+}
+
+/// A line for each rule, in the order of the enumeration.
+macro_rules! profiles {
+    ($($plugin:ident $name:literal $priority:literal $state:ident $accounts:expr, $in_iredmail:literal;)+) => {
+        [$(Profile {
+            plugin: Plugin::$plugin,
+            name: $name,
+            priority: $priority,
+            state: State::$state,
+            accounts: $accounts,
+            in_iredmail: $in_iredmail,
+        },)+]
+    };
+}
+
+const SQL: Option<AccountSource> = Some(AccountSource::Sql);
+const LDAP: Option<AccountSource> = Some(AccountSource::Ldap);
+
+#[rustfmt::skip]
+static PROFILES: [Profile; 14] = profiles! {
+    RejectNullSender           "reject_null_sender"           100 Rcpt         None, true;
+    RejectToHostname           "reject_to_hostname"           100 Rcpt         None, false;
+    WblistRdns                 "wblist_rdns"                   99 Rcpt         None, true;
+    RejectSenderLoginMismatch  "reject_sender_login_mismatch"  90 Rcpt         None, true;
+    Greylisting                "greylisting"                   80 Rcpt         None, true;
+    Throttle                   "throttle"                      60 EndOfMessage None, true;
+    SqlMlAccessPolicy          "sql_ml_access_policy"          51 Rcpt         SQL,  true;
+    SqlAliasAccessPolicy       "sql_alias_access_policy"       50 Rcpt         SQL,  true;
+    LdapMaillistAccessPolicy   "ldap_maillist_access_policy"   50 Rcpt         LDAP, true;
+    AmavisdWblist              "amavisd_wblist"                40 Rcpt         None, true;
+    WhitelistOutboundRecipient "whitelist_outbound_recipient"  30 EndOfMessage None, false;
+    Senderscore                "senderscore"                   10 Rcpt         None, false;
+    SqlForceChangePassword     "sql_force_change_password"      0 Rcpt         SQL,  false;
+    LdapForceChangePassword    "ldap_force_change_password"     0 Rcpt         LDAP, false;
+};
+
 impl Plugin {
     /// All rules.
-    pub const ALL: [Plugin; 14] = [
-        Plugin::RejectNullSender,
-        Plugin::RejectToHostname,
-        Plugin::WblistRdns,
-        Plugin::RejectSenderLoginMismatch,
-        Plugin::Greylisting,
-        Plugin::Throttle,
-        Plugin::SqlMlAccessPolicy,
-        Plugin::SqlAliasAccessPolicy,
-        Plugin::LdapMaillistAccessPolicy,
-        Plugin::AmavisdWblist,
-        Plugin::WhitelistOutboundRecipient,
-        Plugin::Senderscore,
-        Plugin::SqlForceChangePassword,
-        Plugin::LdapForceChangePassword,
-    ];
-
-    /// Those that iRedMail enables, whatever keeps the accounts.
-    pub const IREDMAIL: [Plugin; 9] = [
-        Plugin::RejectNullSender,
-        Plugin::WblistRdns,
-        Plugin::RejectSenderLoginMismatch,
-        Plugin::Greylisting,
-        Plugin::Throttle,
-        Plugin::AmavisdWblist,
-        Plugin::SqlAliasAccessPolicy,
-        Plugin::SqlMlAccessPolicy,
-        Plugin::LdapMaillistAccessPolicy,
-    ];
+    pub fn all() -> impl Iterator<Item = Plugin> {
+        PROFILES.iter().map(|profile| profile.plugin)
+    }
 
     /// The rule of a name in the `plugins` setting.
     pub fn by_name(name: &str) -> Option<Plugin> {
-        Plugin::ALL.into_iter().find(|plugin| plugin.name() == name)
+        Plugin::all().find(|plugin| plugin.name() == name)
+    }
+
+    fn profile(self) -> &'static Profile {
+        &PROFILES[self as usize]
     }
 
     /// Its name in the `plugins` setting.
     pub fn name(self) -> &'static str {
-        match self {
-            Plugin::RejectNullSender => "reject_null_sender",
-            Plugin::RejectToHostname => "reject_to_hostname",
-            Plugin::WblistRdns => "wblist_rdns",
-            Plugin::RejectSenderLoginMismatch => "reject_sender_login_mismatch",
-            Plugin::Greylisting => "greylisting",
-            Plugin::Throttle => "throttle",
-            Plugin::SqlMlAccessPolicy => "sql_ml_access_policy",
-            Plugin::SqlAliasAccessPolicy => "sql_alias_access_policy",
-            Plugin::AmavisdWblist => "amavisd_wblist",
-            Plugin::WhitelistOutboundRecipient => "whitelist_outbound_recipient",
-            Plugin::Senderscore => "senderscore",
-            Plugin::SqlForceChangePassword => "sql_force_change_password",
-            Plugin::LdapMaillistAccessPolicy => "ldap_maillist_access_policy",
-            Plugin::LdapForceChangePassword => "ldap_force_change_password",
-        }
+        self.profile().name
     }
 
     /// Larger is asked first, unless the setting `plugin_priorities` says otherwise.
     pub fn priority(self) -> i64 {
-        match self {
-            Plugin::RejectNullSender | Plugin::RejectToHostname => 100,
-            Plugin::WblistRdns => 99,
-            Plugin::RejectSenderLoginMismatch => 90,
-            Plugin::Greylisting => 80,
-            Plugin::Throttle => 60,
-            Plugin::SqlMlAccessPolicy => 51,
-            Plugin::SqlAliasAccessPolicy | Plugin::LdapMaillistAccessPolicy => 50,
-            Plugin::AmavisdWblist => 40,
-            Plugin::WhitelistOutboundRecipient => 30,
-            Plugin::Senderscore => 10,
-            Plugin::SqlForceChangePassword | Plugin::LdapForceChangePassword => 0,
-        }
+        self.profile().priority
     }
 
     /// What keeps the accounts that it is about; `None` if it is about any.
     pub fn accounts(self) -> Option<AccountSource> {
-        match self {
-            Plugin::SqlMlAccessPolicy | Plugin::SqlAliasAccessPolicy | Plugin::SqlForceChangePassword => {
-                Some(AccountSource::Sql)
-            }
-            Plugin::LdapMaillistAccessPolicy | Plugin::LdapForceChangePassword => Some(AccountSource::Ldap),
-            _ => None,
-        }
+        self.profile().accounts
     }
 
     /// The protocol state in which it is asked.
     pub fn state(self) -> State {
-        match self {
-            Plugin::Throttle | Plugin::WhitelistOutboundRecipient => State::EndOfMessage,
-            _ => State::Rcpt,
-        }
+        self.profile().state
+    }
+
+    /// Whether iRedMail enables it, whatever keeps the accounts.
+    pub fn is_in_iredmail(self) -> bool {
+        self.profile().in_iredmail
     }
 
     /// Asks it.
@@ -160,5 +155,19 @@ impl Plugin {
             Plugin::LdapMaillistAccessPolicy => ldap_maillist_access_policy::check(request, context).await,
             Plugin::LdapForceChangePassword => ldap_force_change_password::check(request, context).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_has_its_own_line() {
+        for (at, plugin) in Plugin::all().enumerate() {
+            assert_eq!(plugin as usize, at, "{}", plugin.name());
+            assert_eq!(Plugin::by_name(plugin.name()), Some(plugin));
+        }
+        assert_eq!(Plugin::by_name("none"), None);
     }
 }

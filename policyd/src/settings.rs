@@ -93,7 +93,7 @@ outrider_core::settings! {
         pub accounts: AccountSource = AccountSource::Sql,
         /// The rules to ask. The order does not matter: each has a priority. Those whose names begin with sql_ or ldap_
         /// are asked when the accounts are there.
-        pub plugins: Vec<String> = Plugin::IREDMAIL.iter().map(|plugin| plugin.name().to_owned()).collect(),
+        pub plugins: Vec<String> = iredmail_rules(),
         /// Priorities that replace the built-in ones, such as { amavisd_wblist = 99 }; larger is asked first.
         pub plugin_priorities: BTreeMap<String, i64> = BTreeMap::new(),
         /// Clients that are trusted: addresses, IPv4 addresses with "*", networks in CIDR notation.
@@ -228,12 +228,15 @@ impl DaemonSettings for Settings {
     }
 }
 
+fn iredmail_rules() -> Vec<String> {
+    Plugin::all().filter(|plugin| plugin.is_in_iredmail()).map(|plugin| plugin.name().to_owned()).collect()
+}
+
 fn check_plugins(settings: &Settings, findings: &mut Findings) {
     for name in &settings.plugins {
         // The default names rules for either kind of accounts.
         let elsewhere = Plugin::by_name(name).is_some_and(|plugin| {
-            !Plugin::IREDMAIL.contains(&plugin)
-                && plugin.accounts().is_some_and(|source| source != settings.accounts)
+            !plugin.is_in_iredmail() && plugin.accounts().is_some_and(|source| source != settings.accounts)
         });
         if elsewhere {
             let reason = format!("{name:?} is about accounts that are kept elsewhere; it is left out");
@@ -241,7 +244,7 @@ fn check_plugins(settings: &Settings, findings: &mut Findings) {
         }
         if Plugin::by_name(name).is_none() {
             let reason = format!("there is no rule {name:?}; it is left out");
-            let known: Vec<&str> = Plugin::ALL.iter().map(|plugin| plugin.name()).collect();
+            let known: Vec<&str> = Plugin::all().map(Plugin::name).collect();
             let known = known.join(", ");
             let fix = format!("known are {known}; a policy server of your own is asked by [forward.NAME]");
             findings.warning("plugins", reason, fix);
