@@ -49,11 +49,14 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     Ok(reply.map_or(Verdict::Pass, Verdict::Answer))
 }
 
-/// A number of the request; one that is too large for us is larger than any limit.
+/// Above any limit; the counters of the databases hold thousands of them.
+const LARGEST: i64 = 1 << 50;
+
+/// A number of the request.
 fn number(text: Option<&str>) -> Option<i64> {
     match text?.trim().parse::<i64>() {
-        Ok(number) => (number >= 0).then_some(number),
-        Err(error) => (*error.kind() == IntErrorKind::PosOverflow).then_some(i64::MAX),
+        Ok(number) => (number >= 0).then_some(number.min(LARGEST)),
+        Err(error) => (*error.kind() == IntErrorKind::PosOverflow).then_some(LARGEST),
     }
 }
 
@@ -143,7 +146,9 @@ mod tests {
     fn numbers_of_the_wire() {
         for (text, expected) in [
             (Some("12"), Some(12)),
-            (Some("99999999999999999999"), Some(i64::MAX)),
+            (Some("1125899906842623"), Some(1_125_899_906_842_623)),
+            (Some("9223372036854775807"), Some(LARGEST)),
+            (Some("99999999999999999999"), Some(LARGEST)),
             (Some("-99999999999999999999"), None),
             (Some(""), None),
             (Some("-1"), None),

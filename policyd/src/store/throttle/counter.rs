@@ -2,36 +2,40 @@
 
 use outrider_core::sql::{Db, DbError, Done, Engine, Stmt, Transaction, Value};
 
-/// Moves a counter if the limits allow it. On MySQL assignments work from left to right, so `init_time`, by which the
-/// others tell whether the period is over, comes last.
+/// Moves the counter of a row if its limits allow it. On MySQL assignments work from left to right, so `init_time`, by which
+/// the others tell whether the period is over, comes last.
+macro_rules! count {
+    ($row:literal) => {
+        count!($row, "", "", "")
+    };
+    ($row:literal, $messages:literal, $bytes:literal, $end:literal) => {
+        concat!(
+            "UPDATE throttle_tracking SET cur_msgs = ",
+            $messages,
+            "CASE WHEN init_time + ? < ? THEN ? ELSE cur_msgs + ? END",
+            $end,
+            ", cur_quota = ",
+            $bytes,
+            "CASE WHEN init_time + ? < ? THEN ? ELSE cur_quota + ? END",
+            $end,
+            ", last_time = ?, period = ?, init_time = CASE WHEN init_time + ? < ? THEN ? ELSE init_time END WHERE ",
+            $row,
+            " AND (init_time + ? < ? OR ((? <= 0 OR cur_msgs + ? <= ?) AND (? <= 0 OR cur_quota <= ?)))"
+        )
+    };
+}
+
 const COUNT: Stmt = Stmt::per_engine(
-    "UPDATE throttle_tracking SET cur_msgs = CASE WHEN init_time + ? < ? THEN ? ELSE cur_msgs + ? END, \
-     cur_quota = CASE WHEN init_time + ? < ? THEN ? ELSE cur_quota + ? END, last_time = ?, period = ?, \
-     init_time = CASE WHEN init_time + ? < ? THEN ? ELSE init_time END \
-     WHERE tid = ? AND account = ? \
-     AND (init_time + ? < ? OR ((? <= 0 OR cur_msgs + ? <= ?) AND (? <= 0 OR cur_quota <= ?)))",
-    "UPDATE throttle_tracking SET cur_msgs = CASE WHEN init_time + ? < ? THEN ? ELSE cur_msgs + ? END, \
-     cur_quota = CASE WHEN init_time + ? < ? THEN ? ELSE cur_quota + ? END, last_time = ?, period = ?, \
-     init_time = CASE WHEN init_time + ? < ? THEN ? ELSE init_time END \
-     WHERE id = (SELECT MAX(id) FROM throttle_tracking WHERE tid = ? AND account = ?) \
-     AND (init_time + ? < ? OR ((? <= 0 OR cur_msgs + ? <= ?) AND (? <= 0 OR cur_quota <= ?)))",
-    "UPDATE throttle_tracking SET cur_msgs = CASE WHEN init_time + ? < ? THEN ? ELSE cur_msgs + ? END, \
-     cur_quota = CASE WHEN init_time + ? < ? THEN ? ELSE cur_quota + ? END, last_time = ?, period = ?, \
-     init_time = CASE WHEN init_time + ? < ? THEN ? ELSE init_time END \
-     WHERE tid = ? AND account = ? \
-     AND (init_time + ? < ? OR ((? <= 0 OR cur_msgs + ? <= ?) AND (? <= 0 OR cur_quota <= ?)))",
+    count!("tid = ? AND account = ?"),
+    // Without a unique key there may be several rows; the newest counts.
+    count!("id = (SELECT MAX(id) FROM throttle_tracking WHERE tid = ? AND account = ?)"),
+    count!("tid = ? AND account = ?"),
 );
 
 /// The same for the narrow columns of iRedMail's MySQL schema, when the sum does not fit: the counter stays at the
 /// column's end. Sites that widened their columns never come here.
-const COUNT_SATURATING: Stmt = Stmt::same(
-    "UPDATE throttle_tracking SET \
-     cur_msgs = LEAST(16777215, CASE WHEN init_time + ? < ? THEN ? ELSE cur_msgs + ? END), \
-     cur_quota = LEAST(4294967295, CASE WHEN init_time + ? < ? THEN ? ELSE cur_quota + ? END), \
-     last_time = ?, period = ?, init_time = CASE WHEN init_time + ? < ? THEN ? ELSE init_time END \
-     WHERE tid = ? AND account = ? \
-     AND (init_time + ? < ? OR ((? <= 0 OR cur_msgs + ? <= ?) AND (? <= 0 OR cur_quota <= ?)))",
-);
+const COUNT_SATURATING: Stmt =
+    Stmt::same(count!("tid = ? AND account = ?", "LEAST(16777215, ", "LEAST(4294967295, ", ")"));
 
 const COUNTER: Stmt = Stmt::same(
     "SELECT cur_msgs, cur_quota, init_time, last_notify_time FROM throttle_tracking \
@@ -190,7 +194,7 @@ impl Run<'_> {
 
 fn count_args(counter: &Tracked, amount: Amount, now: i64) -> [Value; 22] {
     let Tracked { tid, period, max_msgs, max_quota, .. } = *counter;
-    let (Amount { messages, bytes }, init) = (amount, now);
+    let Amount { messages, bytes } = amount;
     [
         period.into(),
         now.into(),
@@ -204,7 +208,7 @@ fn count_args(counter: &Tracked, amount: Amount, now: i64) -> [Value; 22] {
         period.into(),
         period.into(),
         now.into(),
-        init.into(),
+        now.into(),
         tid.into(),
         counter.key.as_str().into(),
         period.into(),
