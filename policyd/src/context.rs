@@ -158,11 +158,10 @@ impl Context {
     /// # Errors
     /// If the client's address is none, which also means that it cannot be told.
     pub fn is_trusted(&self, request: &PolicyRequest) -> Result<bool, InvalidAddress> {
-        let client = request.client_address.as_str();
-        if matches!(client, "127.0.0.1" | "::1") {
+        if request.is_from_here() {
             return Ok(true);
         }
-        self.mynetworks.contains(client, self.settings.all_wildcard_addresses)
+        self.mynetworks.contains(&request.client_address, self.settings.all_wildcard_addresses)
     }
 
     /// The keys that cover an address, for [`Settings::reading`].

@@ -15,7 +15,7 @@ use outrider_core::host_name::full_host_name;
 use outrider_core::network::NetworkList;
 use outrider_core::policy_session::SessionLimits;
 use outrider_core::schema::Database;
-use outrider_core::sql::Db;
+use outrider_core::sql::{Db, DbError};
 
 use crate::background::Lookups;
 use crate::chain::Chain;
@@ -60,20 +60,15 @@ impl Snapshot {
         clock: SharedClock,
         metrics: &PolicyMetrics,
     ) -> Result<Snapshot, StartError> {
-        let open = async |database| {
-            settings
-                .database
-                .open(database, state)
-                .await
-                .map_err(|error| StartError::Settings(error.to_string()))
-        };
+        let unusable = |error: DbError| StartError::Settings(error.to_string());
+        let open = async |database| settings.database.open(database, state).await.map_err(unusable);
         let accounts = directory::open(settings.accounts, &settings.ldap, &settings.database, state).await;
-        let accounts = accounts.map_err(|error| StartError::Settings(error.to_string()))?;
+        let accounts = accounts.map_err(unusable)?;
         let amavisd = open(Database::Amavisd).await?;
         let iredapd = open(Database::Iredapd).await?;
         let resolver: Arc<dyn Resolver> = Arc::new(resolver(&settings.dns)?);
         let valkey = ValkeyStores::from_settings(&settings.counters, &settings.cache, clock.clone())
-            .map_err(|error| StartError::Settings(error.to_string()))?;
+            .map_err(unusable)?;
         let list_api = ListApi::from_settings(&settings.reject_sender_login_mismatch)
             .map_err(|error| StartError::Settings(error.to_string()))?;
         let cache = DirectorySettings {
@@ -148,10 +143,9 @@ impl Daemon for Policyd {
     type Settings = Settings;
 
     async fn start(settings: Arc<Settings>, env: Environment) -> Result<Policyd, StartError> {
-        let dropped =
-            env.metrics.counter("session_rows_dropped_total", "Rows of smtp_sessions that were not written");
-        let (sessions, writer) = session_log::queue(settings.session_log.queue, dropped);
         let metrics = PolicyMetrics::new(env.metrics.clone());
+        let dropped = metrics.session_rows_dropped.clone();
+        let (sessions, writer) = session_log::queue(settings.session_log.queue, dropped);
         let snapshot = Snapshot::new(settings, &env.state_directory, env.clock.clone(), &metrics).await?;
         Ok(Policyd {
             metrics,

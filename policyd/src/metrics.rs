@@ -8,6 +8,7 @@ use outrider_core::metrics::{Counter, Family, Gauge, Metrics};
 use prometheus_client::encoding::EncodeLabelSet;
 
 use crate::cache::CacheMeter;
+use crate::limit::Limit;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DecisionLabels {
@@ -60,6 +61,7 @@ pub struct PolicyMetrics {
     cache_hits: Family<CacheLabel, Counter>,
     cache_misses: Family<CacheLabel, Counter>,
     cache_size: Family<CacheLabel, Gauge>,
+    pub(crate) session_rows_dropped: Counter,
     /// Postfix never repeats an attribute; somebody else is asking, or trying something.
     pub(crate) repeated: Counter,
 }
@@ -76,6 +78,8 @@ impl PolicyMetrics {
             cache_hits: frame.family("cache_hits_total", "Questions answered from memory"),
             cache_misses: frame.family("cache_misses_total", "Questions that memory could not answer"),
             cache_size: frame.family("cache_size", "Values in memory"),
+            session_rows_dropped: frame
+                .counter("session_rows_dropped_total", "Rows of smtp_sessions that were not written"),
             repeated: frame
                 .counter("repeated_attributes_total", "Attributes that occurred more than once in a request"),
             frame,
@@ -99,8 +103,8 @@ impl PolicyMetrics {
 
     /// Counts a refusal by a limit (`msg_size`, `max_rcpts`, `max_msgs`, `max_quota`) on `outbound`, `inbound` or `external`
     /// mail.
-    pub(crate) fn throttled(&self, kind: &'static str, direction: &'static str) {
-        self.throttled.get_or_create(&LimitLabels { kind, direction }).inc();
+    pub(crate) fn throttled(&self, limit: Limit, direction: &'static str) {
+        self.throttled.get_or_create(&LimitLabels { kind: limit.name(), direction }).inc();
     }
 
     /// The meter of a cache.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::limit::Limit;
 use crate::settings::NotificationSettings;
 
 /// Notices that may wait.
@@ -30,23 +31,23 @@ pub struct Notice {
     pub client_address: String,
     /// `outbound`, `inbound` or `external`.
     pub kind: &'static str,
-    /// `max_msgs` or `max_quota`.
-    pub limit_name: &'static str,
+    /// Which one: [`Limit::MaxMsgs`] or [`Limit::MaxQuota`].
+    pub limit: Limit,
     /// Its value.
-    pub limit: i64,
+    pub value: i64,
     /// The settings rows, that of the limit first: `id=1/max_msgs=10/account=@.`
     pub setting: String,
 }
 
 impl Notice {
     fn unit(&self) -> &'static str {
-        if self.limit_name == "max_quota" { "bytes" } else { "" }
+        if self.limit == Limit::MaxQuota { "bytes" } else { "" }
     }
 
     /// The whole message, with line ends as a mail program wants them.
     fn message(&self, settings: &NotificationSettings) -> String {
         let line = |text: &str| text.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
-        let limit = format!("{} {}", self.limit, self.unit());
+        let limit = format!("{} {}", self.value, self.unit());
         let limit = limit.trim_end();
         let user = line(&self.user);
         format!(
@@ -58,10 +59,10 @@ impl Notice {
             line(&settings.sender_name),
             line(&settings.sender),
             settings.recipients.iter().map(|name| line(name)).collect::<Vec<_>>().join(", "),
-            self.limit_name,
+            self.limit.name(),
             line(&self.client_address),
             self.kind,
-            self.limit_name,
+            self.limit.name(),
             line(&self.setting),
         )
     }
@@ -138,8 +139,8 @@ mod tests {
             user: "alice@example.com\nBcc: everybody@example.com".into(),
             client_address: "192.0.2.7".into(),
             kind: "outbound",
-            limit_name: "max_quota",
-            limit: 1000,
+            limit: Limit::MaxQuota,
+            value: 1000,
             setting: "id=1/max_quota=1000/account=@.".into(),
         }
     }

@@ -113,6 +113,11 @@ impl PolicyRequest {
         Parsed::Ready(Box::new(PolicyRequest::read(request, settings)))
     }
 
+    /// Whether the client is this machine.
+    pub fn is_from_here(&self) -> bool {
+        matches!(self.client_address.as_str(), "127.0.0.1" | "::1")
+    }
+
     /// The values of a request; those of missing attributes are empty.
     fn read(request: &Request, settings: &Settings) -> PolicyRequest {
         let text = |name| request.last(name).map(String::from_utf8_lossy);

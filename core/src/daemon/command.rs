@@ -45,8 +45,8 @@ pub(super) struct Arguments {
 
 /// The main function of a daemon's binary.
 ///
-/// Exit status: 0 after an orderly stop, 64 wrong usage, 66 settings file missing, 71 no socket, 77 no permission, 78
-/// wrong settings; 130 and 143 after a second SIGINT or SIGTERM.
+/// Exit status: 0 after an orderly stop, 64 wrong usage, 66 settings file missing, 70 internal error, 71 no socket, 73 no
+/// log, 74 a file that cannot be used, 77 no permission, 78 wrong settings; 130 and 143 after a second SIGINT or SIGTERM.
 pub fn main<D: Daemon>() -> ExitCode {
     // Before any TLS object exists; an error only means that somebody was first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

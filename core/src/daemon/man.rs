@@ -98,10 +98,9 @@ fn settings_section<D: Daemon>(out: &mut String) {
             let _ = writeln!(out, ".SS [{}]\n{}", text(&key.dotted()), text(&said));
             continue;
         }
-        let mut default = Some(&toml::Value::Table(defaults.clone())).cloned();
-        for part in &key.path {
-            default = default.and_then(|value| value.get(part).cloned());
-        }
+        let mut places = key.path.iter();
+        let top = places.next().and_then(|part| defaults.get(part));
+        let default = places.fold(top, |value, part| value?.get(part));
         let default = default.map_or("not set".to_owned(), |value| format!("default: {value}"));
         let _ = writeln!(
             out,

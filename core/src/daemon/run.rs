@@ -47,18 +47,17 @@ pub(super) async fn launch_on<D: Daemon>(
     let starting: BoxFuture<'_, _> = Box::pin(D::start(settings.clone(), env.clone()));
     let daemon = Arc::new(starting.await?);
 
-    let mut bound = Vec::new();
     // Monitoring sees the end: its listener stops after the last connection.
     let (health_end, health_shutdown) = Shutdown::new();
-    serve_health(&daemon, settings.as_ref(), &env, &shutdown, &health_shutdown, sockets.metrics, &mut bound);
-    let metrics_bound = std::mem::take(&mut bound);
+    let metrics_bound =
+        serve_health(&daemon, settings.as_ref(), &env, &shutdown, &health_shutdown, sockets.metrics);
     for error in sockets.missing {
         tracing::warn!(event = "no metrics", service = D::NAME, reason = %error);
     }
 
     let tracker = TaskTracker::new();
     let kill = CancellationToken::new();
-    let mut listeners = Vec::new();
+    let (mut bound, mut listeners) = (Vec::new(), Vec::new());
     let accepted = env.metrics.counter("connections_accepted_total", "Client connections accepted so far");
     for (listener, socket) in sockets.listeners {
         let role = listener.role;
@@ -135,7 +134,7 @@ impl Drop for OpenGauge {
     }
 }
 
-/// Starts the listeners for metrics and health.
+/// Starts the listeners for metrics and health; which.
 #[cfg(feature = "http")]
 fn serve_health<D: Daemon>(
     daemon: &Arc<D>,
@@ -144,8 +143,7 @@ fn serve_health<D: Daemon>(
     stopping: &Shutdown,
     end: &Shutdown,
     sockets: Vec<(BoundListener, net::Socket)>,
-    bound: &mut Vec<BoundListener>,
-) {
+) -> Vec<BoundListener> {
     use crate::health::{HealthEndpoint, MOST_CONNECTIONS, serve};
 
     let daemon = daemon.clone();
@@ -161,6 +159,7 @@ fn serve_health<D: Daemon>(
         stopping: stopping.clone(),
     });
     let pool = Arc::new(AcceptPool::new(MOST_CONNECTIONS, &allow));
+    let mut bound = Vec::new();
     for (listener, socket) in sockets {
         let role = listener.role;
         bound.push(listener);
@@ -177,6 +176,7 @@ fn serve_health<D: Daemon>(
         let accept = accept_loop(socket, role, pool.clone(), end.clone(), refused, start);
         tokio::spawn(accept.instrument(service_span::<D>()));
     }
+    bound
 }
 
 /// Says that this build cannot serve metrics.
@@ -188,11 +188,11 @@ fn serve_health<D: Daemon>(
     _: &Shutdown,
     _: &Shutdown,
     sockets: Vec<(BoundListener, net::Socket)>,
-    _: &mut Vec<BoundListener>,
-) {
+) -> Vec<BoundListener> {
     if !sockets.is_empty() {
         tracing::warn!(event = "no metrics", service = D::NAME, reason = "built without HTTP");
     }
+    Vec::new()
 }
 
 /// Runs the background work, again after a pause if it fails.

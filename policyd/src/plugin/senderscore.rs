@@ -11,10 +11,9 @@ use outrider_core::dns::{DnsError, Resolver};
 
 use crate::context::{Context, RuleError, iredapd};
 use crate::request::PolicyRequest;
+use crate::store::senderscore::BEST;
 use crate::verdict::{Reply, Verdict};
 use crate::waits;
-
-const BEST: i64 = 100;
 
 pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<Verdict, RuleError> {
     let Some(IpAddr::V4(client)) = request.client_ip else { return Ok(Verdict::Pass) };

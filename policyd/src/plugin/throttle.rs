@@ -11,7 +11,7 @@
 use std::num::IntErrorKind;
 
 use crate::context::{Context, RuleError, iredapd};
-use crate::limit::{Effective, account_keys};
+use crate::limit::{Effective, Limit, account_keys};
 use crate::notify::Notice;
 use crate::request::PolicyRequest;
 use crate::store::throttle::{Amount, Counted, Limits, Tracked};
@@ -37,8 +37,7 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     if settings.bypass_mynetworks && context.is_trusted(request)? {
         return Ok(Verdict::Pass);
     }
-    let from_here = matches!(request.client_address.as_str(), "127.0.0.1" | "::1");
-    let kind = if authenticated || from_here { "outbound" } else { "external" };
+    let kind = if authenticated || request.is_from_here() { "outbound" } else { "external" };
     if let Some(reply) = round(kind, who, message, request, context).await? {
         return Ok(Verdict::Answer(reply));
     }
@@ -73,7 +72,7 @@ async fn round(
     let rows = store.limits(kind, &accounts).await.map_err(iredapd("throttle"))?;
     let effective = Effective::of(&rows);
     if let Some(reply) = effective.refuses_at_once(message) {
-        let limit = if reply == Reply::TooLarge { "msg_size" } else { "max_rcpts" };
+        let limit = if reply == Reply::TooLarge { Limit::MsgSize } else { Limit::MaxRcpts };
         context.metrics.throttled(limit, kind);
         return Ok(Some(reply));
     }
@@ -83,10 +82,11 @@ async fn round(
     let table = context.counters("throttle_tracking");
     let counted = counters.count(tracked, message, now).await.map_err(table)?;
     let Counted::Exceeded { at, has_row, by_messages } = counted else { return Ok(None) };
-    context.metrics.throttled(if by_messages { "max_msgs" } else { "max_quota" }, kind);
+    let limit = if by_messages { Limit::MaxMsgs } else { Limit::MaxQuota };
+    context.metrics.throttled(limit, kind);
     // The refusal stands whether or not somebody can be told about it.
     match !has_row || counters.claim_notification(&at, now).await.unwrap_or(false) {
-        true => context.notifier.send(notice(kind, user, request, &at, &rows, by_messages)),
+        true => context.notifier.send(notice(kind, user, request, &at, &rows, limit)),
         false => tracing::debug!(tid = at.tid, "limit exceeded again in the same period"),
     }
     Ok(Some(Reply::QuotaExceeded))
@@ -98,23 +98,20 @@ fn notice(
     request: &PolicyRequest,
     at: &Tracked,
     rows: &[Limits],
-    by_messages: bool,
+    limit: Limit,
 ) -> Notice {
-    let (limit_name, limit) =
-        if by_messages { ("max_msgs", at.max_msgs) } else { ("max_quota", at.max_quota) };
-    let value = |row: &Limits| if by_messages { row.max_msgs } else { row.max_quota };
     // The row that decided, then those that would have, had it not been there.
     let (first, others): (Vec<&Limits>, Vec<&Limits>) = rows.iter().partition(|row| row.id == at.tid);
     let setting =
-        |row: &&Limits| format!("id={}/{limit_name}={}/account={}", row.id, value(row), row.account);
+        |row: &&Limits| format!("id={}/{}={}/account={}", row.id, limit.name(), limit.of(row), row.account);
     let settings: Vec<String> =
-        first.iter().chain(others.iter().filter(|row| value(row) >= 0)).map(setting).collect();
+        first.iter().chain(others.iter().filter(|row| limit.of(row) >= 0)).map(setting).collect();
     Notice {
         user: if user.is_empty() { request.client_address.clone() } else { user.to_owned() },
         client_address: request.client_address.clone(),
         kind,
-        limit_name,
         limit,
+        value: if limit == Limit::MaxMsgs { at.max_msgs } else { at.max_quota },
         setting: settings.join("; "),
     }
 }
@@ -137,7 +134,7 @@ mod tests {
         let request = request(
             "protocol_state=END-OF-MESSAGE\nsender=\nrecipient=a@example.com\nclient_address=192.0.2.7",
         );
-        let notice = notice("outbound", "", &request, &at, &rows, true);
+        let notice = notice("outbound", "", &request, &at, &rows, Limit::MaxMsgs);
         assert_eq!(notice.user, "192.0.2.7");
         assert_eq!(notice.setting, "id=1/max_msgs=5/account=@example.com; id=7/max_msgs=9/account=@.");
     }
