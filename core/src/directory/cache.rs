@@ -2,7 +2,7 @@
 
 use super::{
     AccountSource, Answer, Directory, DirectoryError, DomainQuota, DomainScope, ListEntry, ListKind,
-    QuotaAccount, SenderRights,
+    PasswordChange, QuotaAccount, SenderRights,
 };
 use crate::clock::SharedClock;
 use crate::daemon::DependencyHealth;
@@ -301,12 +301,8 @@ impl<D: Directory + ?Sized> Directory for CachedDirectory<D> {
         remembered!(self, Question::Owners(address.to_lowercase()), self.inner.owners(address))
     }
 
-    fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>> {
+    fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<PasswordChange>> {
         self.inner.password_last_change(username)
-    }
-
-    fn password_last_change_day<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>> {
-        self.inner.password_last_change_day(username)
     }
 
     fn mailbox_exists<'a>(&'a self, username: &'a str) -> Answer<'a, bool> {

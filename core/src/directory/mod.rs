@@ -115,6 +115,15 @@ pub struct ListEntry {
     pub owners: Vec<String>,
 }
 
+/// When a password was changed, as the accounts keep it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PasswordChange {
+    /// `mailbox.passwordlastchange`: `YYYY-MM-DD HH:MM:SS` in the server's local time.
+    Time(String),
+    /// `shadowLastChange`: days since the beginning of 1970.
+    Day(i64),
+}
+
 /// The accounts of a mail server. Every method may be called with any text at all.
 pub trait Directory: Send + Sync {
     /// Where the accounts are kept. Some rules of mail services are about one kind of accounts only.
@@ -170,12 +179,9 @@ pub trait Directory: Send + Sync {
     /// The owners of a mailing list in lower case.
     fn owners<'a>(&'a self, address: &'a str) -> Answer<'a, Vec<String>>;
 
-    /// When the password of a mailbox was last changed, `YYYY-MM-DD HH:MM:SS` in the server's local time; never
-    /// changed is the beginning of 1970. `None` when there is no such mailbox.
-    fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>>;
-
-    /// The same as a number of days since the beginning of 1970; never changed is 0.
-    fn password_last_change_day<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>>;
+    /// When the password of a mailbox was last changed; never changed is the beginning of 1970. `None` when there is no such
+    /// mailbox.
+    fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<PasswordChange>>;
 
     /// Whether a mailbox exists, active or not.
     fn mailbox_exists<'a>(&'a self, username: &'a str) -> Answer<'a, bool>;

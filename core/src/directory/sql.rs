@@ -2,7 +2,7 @@
 
 use super::{
     AccountSource, Answer, Directory, DirectoryError, DomainQuota, DomainScope, ListEntry, ListKind,
-    QuotaAccount, SenderRights, maildir_below, may_be_local,
+    PasswordChange, QuotaAccount, SenderRights, maildir_below, may_be_local,
 };
 use crate::daemon::DependencyHealth;
 use crate::sql::{Db, DbError, Row, Stmt, Value, escape_like};
@@ -203,13 +203,6 @@ impl SqlDirectory {
     }
 }
 
-/// Days from the beginning of 1970 to the date with which a text begins; `None` for no date, such as the zero date of
-/// old MySQL servers.
-fn day_of(text: &str) -> Option<i64> {
-    let date: jiff::civil::Date = text.get(..10)?.parse().ok()?;
-    Some(jiff::civil::date(1970, 1, 1).until(date).ok()?.get_days().into())
-}
-
 /// The account in a row, without usage.
 fn account(row: &Row, address: &str) -> QuotaAccount {
     QuotaAccount {
@@ -360,17 +353,10 @@ impl Directory for SqlDirectory {
         Box::pin(async move { self.names("owners of a list", &OWNERS, &[lower(address)]).await })
     }
 
-    fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>> {
+    fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<PasswordChange>> {
         Box::pin(async move {
             let rows = self.rows("the age of a password", &PASSWORD_LAST_CHANGE, &[lower(username)]).await?;
-            Ok(rows.first().map(|row| row.text("name").unwrap_or(EPOCH).to_owned()))
-        })
-    }
-
-    fn password_last_change_day<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>> {
-        Box::pin(async move {
-            let changed = self.password_last_change(username).await?;
-            Ok(changed.map(|text| day_of(&text).unwrap_or(0)))
+            Ok(rows.first().map(|row| PasswordChange::Time(row.text("name").unwrap_or(EPOCH).to_owned())))
         })
     }
 
@@ -434,24 +420,5 @@ impl Directory for SqlDirectory {
 
     fn health(&self) -> Vec<DependencyHealth> {
         vec![self.vmail.health("vmail")]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days() {
-        for (text, day) in [
-            ("1970-01-01 00:00:00", Some(0)),
-            ("2025-03-15 12:00:00", Some(20162)),
-            ("1969-12-31", Some(-1)),
-            ("0000-00-00 00:00:00", None),
-            ("", None),
-            ("2025-13-15 12:00:00", None),
-        ] {
-            assert_eq!(day_of(text), day, "{text}");
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! `ldap_force_change_password`: who has not changed the password for too long may not send. The tree holds the day of the
 //! last change, counted from 1970; without it the password was never changed.
 
+use outrider_core::directory::PasswordChange;
+
 use crate::context::{Context, RuleError};
 use crate::request::PolicyRequest;
 use crate::verdict::{Reply, Verdict};
@@ -13,9 +15,8 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     if !request.is_authenticated() || ageless.contains(login) || ageless.contains(&request.sasl_domain) {
         return Ok(Verdict::Pass);
     }
-    let Some(changed) = context.directory.password_last_change_day(login).await? else {
-        return Ok(Verdict::Pass);
-    };
+    let changed = context.directory.password_last_change(login).await?;
+    let Some(PasswordChange::Day(changed)) = changed else { return Ok(Verdict::Pass) };
     let after = context.settings.force_change_password.after.duration().as_secs();
     Ok(if is_overdue(changed, context.now(), after) {
         Verdict::Answer(Reply::ChangePassword)

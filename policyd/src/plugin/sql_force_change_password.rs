@@ -4,6 +4,8 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use outrider_core::directory::PasswordChange;
+
 use crate::context::{Context, RuleError};
 use crate::request::PolicyRequest;
 use crate::verdict::{Reply, Verdict};
@@ -16,9 +18,8 @@ pub(super) async fn check(request: &PolicyRequest, context: &Context) -> Result<
     {
         return Ok(Verdict::Pass);
     }
-    let Some(changed) = context.directory.password_last_change(&request.sasl_username).await? else {
-        return Ok(Verdict::Pass);
-    };
+    let changed = context.directory.password_last_change(&request.sasl_username).await?;
+    let Some(PasswordChange::Time(changed)) = changed else { return Ok(Verdict::Pass) };
     let now = Timestamp::from_second(context.now()).unwrap_or(Timestamp::MAX);
     // The column holds the server's local time.
     let now = now.to_zoned(TimeZone::system()).datetime();

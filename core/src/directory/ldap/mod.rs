@@ -12,7 +12,7 @@ pub use settings::{LdapSettings, LdapUri};
 
 use super::{
     AccountSource, Answer, Directory, DirectoryError, DomainQuota, DomainScope, ListEntry, ListKind,
-    QuotaAccount, SenderRights, maildir_below, may_be_local,
+    PasswordChange, QuotaAccount, SenderRights, maildir_below, may_be_local,
 };
 use crate::daemon::DependencyHealth;
 use crate::sql::{Db, DbError, Stmt, Value};
@@ -396,24 +396,13 @@ impl Directory for LdapDirectory {
         Box::pin(self.attribute_of_list("owners of a list", address, &["listOwner"]))
     }
 
-    fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<String>> {
-        Box::pin(async move {
-            let day = self.password_last_change_day(username).await?;
-            Ok(day.map(|day| {
-                // Out of the calendar is as far away as it goes.
-                let days = jiff::SignedDuration::from_hours(day.clamp(-1_000_000, 1_000_000) * 24);
-                let date = jiff::civil::date(1970, 1, 1).saturating_add(days);
-                format!("{date} 00:00:00")
-            }))
-        })
-    }
-
-    fn password_last_change_day<'a>(&'a self, username: &'a str) -> Answer<'a, Option<i64>> {
+    fn password_last_change<'a>(&'a self, username: &'a str) -> Answer<'a, Option<PasswordChange>> {
         Box::pin(async move {
             let parts = vec![Filter::class("mailUser")];
             let question = "the age of a password";
             let entry = self.account(question, username, parts, &["mail", "shadowLastChange"]).await?;
-            Ok(entry.map(|entry| entry.first("shadowLastChange").and_then(number).unwrap_or(0)))
+            let day = |entry: Entry| entry.first("shadowLastChange").and_then(number).unwrap_or(0);
+            Ok(entry.map(|entry| PasswordChange::Day(day(entry))))
         })
     }
 
