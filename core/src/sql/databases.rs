@@ -1,6 +1,6 @@
 //! The four databases of an iRedMail server, on servers or embedded.
 
-use super::{Db, DbError, DbUrl, PoolOptions, Stmt};
+use super::{Db, DbError, DbUrl, PoolOptions, Stmt, reconnect};
 use crate::daemon::DependencyHealth;
 use crate::schema::{Database, create_statements, first_rows};
 use crate::settings::{Findings, Interval};
@@ -9,8 +9,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often a database is asked for a sign of life while it is there, and while it is not.
-const WATCH: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
 /// Attempts to create an embedded database while other daemons create theirs in the same folder.
 const CREATE_ATTEMPTS: u32 = 5;
 
@@ -177,19 +175,10 @@ impl Db {
         DependencyHealth { name, up: self.is_up(), detail: self.place().to_owned(), pool }
     }
 
-    /// Looks after a server in the background until nobody uses the database any more, so that health is known and the
-    /// way back is found without a request having to try.
+    /// Looks after a server in the background until nobody uses the database any more.
     pub(crate) fn watch(&self) {
         let Some(weak) = self.downgrade() else { return };
-        tokio::spawn(async move {
-            loop {
-                let pause = match weak.upgrade() {
-                    Some(db) => WATCH[usize::from(db.ping().await.is_err())],
-                    None => return,
-                };
-                tokio::time::sleep(pause).await;
-            }
-        });
+        reconnect::watch(move || weak.upgrade(), |db: Db| async move { db.ping().await.is_ok() });
     }
 }
 

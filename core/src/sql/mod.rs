@@ -14,6 +14,7 @@ mod group_commit;
 mod mysql;
 mod pool;
 mod postgres;
+pub mod reconnect;
 mod sqlite;
 mod stmt;
 #[cfg(test)]

@@ -11,20 +11,17 @@ use crate::daemon::DependencyHealth;
 use crate::net::client_trusting;
 use crate::settings::Secret;
 use crate::sql::DbError;
+use crate::sql::reconnect::{self, Setback};
 use ldap3::adapters::PagedResults;
 use ldap3::{DerefAliases, Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult, SearchEntry};
 use ldap3::{Scope, SearchOptions, SearchStream, StdStream};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-/// The pause after the first failed attempt to connect, and the longest one.
-const PAUSE: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(4)];
-/// How often the server is asked for a sign of life while it is there, and while it is not.
-const WATCH: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
 /// Entries of one page of a long answer.
 const PAGE: i32 = 500;
 /// Entries of a long answer at most.
@@ -138,13 +135,6 @@ struct Lane {
     ldap: Ldap,
 }
 
-/// The last failed attempt to connect.
-struct Setback {
-    when: Instant,
-    pause: Duration,
-    error: DbError,
-}
-
 /// The server.
 pub(super) struct Server {
     uri: LdapUri,
@@ -163,7 +153,7 @@ pub(super) struct Server {
     /// A connection answers one paged search at a time, so they take turns.
     paging: tokio::sync::Mutex<()>,
     up: AtomicBool,
-    setback: Mutex<Option<Setback>>,
+    setback: Setback,
 }
 
 impl Server {
@@ -189,7 +179,7 @@ impl Server {
             next_number: AtomicU64::new(0),
             paging: tokio::sync::Mutex::new(()),
             up: AtomicBool::new(true),
-            setback: Mutex::new(None),
+            setback: Setback::default(),
         }))
     }
 
@@ -202,20 +192,17 @@ impl Server {
         }
     }
 
-    /// Asks for a sign of life now and then until nobody uses the server any more, so that health is known and the way
-    /// back is found without a request having to try. `base` is an entry that exists.
+    /// Asks for a sign of life now and then; `base` is an entry that exists.
     pub(super) fn watch(self: &Arc<Server>, base: &str) {
-        let weak: Weak<Server> = Arc::downgrade(self);
+        let weak = Arc::downgrade(self);
         let query = Query::presence(base.to_owned());
-        tokio::spawn(async move {
-            loop {
-                let pause = match weak.upgrade() {
-                    Some(server) => WATCH[usize::from(server.search(query.clone()).await.is_err())],
-                    None => return,
-                };
-                tokio::time::sleep(pause).await;
-            }
-        });
+        reconnect::watch(
+            move || weak.upgrade(),
+            move |server: Arc<Server>| {
+                let query = query.clone();
+                async move { server.search(query).await.is_ok() }
+            },
+        );
     }
 
     /// The entries found.
@@ -323,32 +310,11 @@ impl Server {
             return Ok((*number, ldap.clone()));
         }
         *slot = None;
-        if let Some(setback) = &*lock(&self.setback)
-            && setback.when.elapsed() < setback.pause
-        {
-            return Err(setback.error.clone());
-        }
-        let reason = match timeout(self.connect_timeout, self.connect()).await {
-            Ok(Ok(ldap)) => {
-                let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-                *slot = Some(Lane { number, ldap: ldap.clone() });
-                if lock(&self.setback).take().is_some() {
-                    tracing::info!(event = "connected again", server = %self.place);
-                }
-                return Ok((number, ldap));
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no connection within {:?}", self.connect_timeout),
-        };
-        self.up.store(false, Ordering::Relaxed);
-        let error = DbError::Unavailable { server: self.place.clone(), reason };
-        let mut setback = lock(&self.setback);
-        if setback.is_none() {
-            tracing::warn!(event = "not connected", %error);
-        }
-        let pause = setback.as_ref().map_or(PAUSE[0], |last| (last.pause * 2).min(PAUSE[1]));
-        *setback = Some(Setback { when: Instant::now(), pause, error: error.clone() });
-        Err(error)
+        let attempt = self.setback.attempt(&self.place, self.connect_timeout, self.connect());
+        let ldap = attempt.await.inspect_err(|_| self.up.store(false, Ordering::Relaxed))?;
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        *slot = Some(Lane { number, ldap: ldap.clone() });
+        Ok((number, ldap))
     }
 
     async fn connect(&self) -> Result<Ldap, LdapError> {
@@ -388,10 +354,6 @@ impl Server {
     fn broken(&self, reason: String) -> DbError {
         DbError::Broken { server: self.place.clone(), reason }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn partial(why: &str) -> DbError {

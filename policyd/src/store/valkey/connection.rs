@@ -6,11 +6,12 @@
 //! connection on which nothing answers any more.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outrider_core::daemon::{DependencyHealth, PoolFigures};
+use outrider_core::sql::reconnect::{self, Setback, short};
 use outrider_core::sql::{DbError, FailureCounts};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{
@@ -21,10 +22,6 @@ use tokio::time::timeout;
 
 use crate::settings::CounterSettings;
 
-/// The pause after the first failed attempt to connect, and the longest one.
-const PAUSE: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(4)];
-/// How often the server is asked for a sign of life while it is there, and while it is not.
-const WATCH: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
 /// Requests that may wait for their turn to be written; more wait for one of these.
 const WAITING: usize = 1024;
 
@@ -52,13 +49,6 @@ impl Question<'_> {
     }
 }
 
-/// The last failed attempt to connect.
-struct Setback {
-    when: Instant,
-    pause: Duration,
-    error: DbError,
-}
-
 /// The server.
 pub struct Valkey {
     client: Client,
@@ -69,7 +59,7 @@ pub struct Valkey {
     slot: tokio::sync::Mutex<Option<Lane>>,
     next_number: AtomicU64,
     up: AtomicBool,
-    setback: Mutex<Option<Setback>>,
+    setback: Setback,
     connected: AtomicBool,
     failures: FailureCounts,
 }
@@ -109,11 +99,15 @@ impl Valkey {
             slot: tokio::sync::Mutex::new(None),
             next_number: AtomicU64::new(0),
             up: AtomicBool::new(true),
-            setback: Mutex::new(None),
+            setback: Setback::default(),
             connected: AtomicBool::new(false),
             failures: FailureCounts::default(),
         });
-        valkey.watch();
+        let weak = Arc::downgrade(&valkey);
+        reconnect::watch(
+            move || weak.upgrade(),
+            |valkey: Arc<Valkey>| async move { valkey.ask(Question::LifeSign).await.is_ok() },
+        );
         Ok(valkey)
     }
 
@@ -196,39 +190,17 @@ impl Valkey {
         if let Some(Lane { number, connection }) = &*slot {
             return Ok((*number, connection.clone()));
         }
-        if let Some(setback) = &*lock(&self.setback)
-            && setback.when.elapsed() < setback.pause
-        {
-            self.up.store(false, Ordering::Relaxed);
-            return Err(setback.error.clone());
-        }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
             .set_response_timeout(Some(self.response_timeout))
             .set_pipeline_buffer_size(WAITING);
         let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
-        let reason = match timeout(self.connect_timeout, connecting).await {
-            Ok(Ok(connection)) => {
-                let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-                *slot = Some(Lane { number, connection: connection.clone() });
-                self.connected.store(true, Ordering::Relaxed);
-                if lock(&self.setback).take().is_some() {
-                    tracing::info!(event = "connected again", server = %self.place);
-                }
-                return Ok((number, connection));
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no connection within {:?}", self.connect_timeout),
-        };
-        self.up.store(false, Ordering::Relaxed);
-        let error = DbError::Unavailable { server: self.place.clone(), reason: short(&reason) };
-        let mut setback = lock(&self.setback);
-        if setback.is_none() {
-            tracing::warn!(event = "not connected", %error);
-        }
-        let pause = setback.as_ref().map_or(PAUSE[0], |last| (last.pause * 2).min(PAUSE[1]));
-        *setback = Some(Setback { when: Instant::now(), pause, error: error.clone() });
-        Err(error)
+        let attempt = self.setback.attempt(&self.place, self.connect_timeout, connecting);
+        let connection = attempt.await.inspect_err(|_| self.up.store(false, Ordering::Relaxed))?;
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        *slot = Some(Lane { number, connection: connection.clone() });
+        self.connected.store(true, Ordering::Relaxed);
+        Ok((number, connection))
     }
 
     /// Forgets a connection, unless somebody else has replaced it already.
@@ -238,20 +210,6 @@ impl Valkey {
             *slot = None;
             self.connected.store(false, Ordering::Relaxed);
         }
-    }
-
-    /// Asks for a sign of life now and then until nobody uses the server any more.
-    fn watch(self: &Arc<Valkey>) {
-        let weak: Weak<Valkey> = Arc::downgrade(self);
-        tokio::spawn(async move {
-            loop {
-                let pause = match weak.upgrade() {
-                    Some(valkey) => WATCH[usize::from(valkey.ask(Question::LifeSign).await.is_err())],
-                    None => return,
-                };
-                tokio::time::sleep(pause).await;
-            }
-        });
     }
 
     fn too_late(&self) -> DbError {
@@ -289,15 +247,6 @@ fn is_answer(error: &RedisError) -> bool {
     stays && !matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
 }
 
-/// The beginning of what a server said, on one line.
-fn short(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
-}
-
 fn authorities(file: &Path) -> Result<Vec<u8>, DbError> {
     std::fs::read(file).map_err(|error| DbError::Unusable(format!("{}: {error}", file.display())))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
