@@ -40,7 +40,8 @@ struct Report {
 /// Runs the verb. Exit status 78 if one daemon could not start with its settings.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if arguments.config != Path::new(config::FOLDER) && !arguments.config.is_dir() {
-        let text = format!("there is no folder {}", arguments.config.display());
+        let text =
+            format!("{} is no folder: name the one with the settings files", arguments.config.display());
         return ExitCode::from(Failure::new(exit::NO_INPUT, text).tell());
     }
     let reports: Vec<Report> = selected(&arguments.daemons)

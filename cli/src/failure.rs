@@ -9,6 +9,7 @@ use outrider_core::privilege::PrivilegeError;
 use outrider_core::settings::SettingsError;
 use outrider_core::sql::DbError;
 use outrider_policyd::context::RuleError;
+use tokio::runtime::Runtime;
 
 use crate::exit;
 
@@ -46,6 +47,12 @@ impl Failure {
         eprintln!("outrider: {}", self.text);
         self.code
     }
+}
+
+/// What the verbs wait in.
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(exit::SYSTEM, format!("no runtime: {error}")))
 }
 
 /// The exit status for what a database said.

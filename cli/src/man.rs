@@ -19,7 +19,7 @@ pub(crate) fn page(mut command: clap::Command) -> String {
     page += ".SH EXIT STATUS\n0 success, 1 a negative answer (nothing found, nothing to remove), 64 wrong usage, 65 \
              something given is invalid (the rest was done), 66 a file is missing, 69 the database is away, 70 a \
              fault of the program, 71 the system refused something, 73 a file cannot be made, 74 reading or writing failed, \
-             75 try again later, 78 wrong settings or missing rights.\n";
+             75 try again later, 77 no permission, 78 wrong settings or missing rights.\n";
     page += ".SH FILES\n/etc/outrider/policyd.toml and the other settings of the daemons\n.SH SEE ALSO\n";
     let daemons = ["policyd", "srsd", "contentfilter", "quota\\-status", "admin\\-api"];
     let names: Vec<String> = daemons.iter().map(|name| format!(".BR outrider\\-{name} (8)")).collect();

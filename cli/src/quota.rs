@@ -8,7 +8,7 @@ use outrider_quota_status::{Explained, Explanation, QuotaStatus, Room, explain};
 
 use crate::config;
 use crate::exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, runtime};
 use crate::output::printable;
 
 /// What to ask.
@@ -51,7 +51,7 @@ fn run_explain(arguments: &Arguments) -> Outcome {
         let text = format!("database.vmail is not set, and there is no {}", embedded.display());
         return Err(Failure::new(exit::CONFIGURATION, text));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let asked = explain(&settings, &arguments.state_directory, &arguments.address, arguments.size.0);
     let explanation = runtime.block_on(asked).map_err(Failure::from)?;
     match arguments.json {

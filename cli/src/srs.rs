@@ -15,7 +15,7 @@ use outrider_srsd::{Settings, Srsd};
 
 use crate::config;
 use crate::exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, runtime};
 use crate::output::printable;
 
 /// How long a database may take to answer a question of the command.
@@ -105,7 +105,7 @@ fn ask(question: &Question, settings: &Settings, state: &Path, now: i64) -> Outc
     if let Some(account) = account.or_else(owner) {
         account.become_it()?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     runtime.block_on(async {
         let env = Environment::system(Srsd::NAME, state.to_path_buf());
         let forwarding = Box::pin(Forwarding::open(&settings.srs(), &env)).await?;

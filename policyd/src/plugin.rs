@@ -36,10 +36,10 @@ pub enum Plugin {
     RejectSenderLoginMismatch,
     Greylisting,
     Throttle,
-    SqlMlAccessPolicy,
-    SqlAliasAccessPolicy,
-    LdapMaillistAccessPolicy,
     AmavisdWblist,
+    SqlAliasAccessPolicy,
+    SqlMlAccessPolicy,
+    LdapMaillistAccessPolicy,
     WhitelistOutboundRecipient,
     Senderscore,
     SqlForceChangePassword,
@@ -84,10 +84,10 @@ static PROFILES: [Profile; 14] = profiles! {
     RejectSenderLoginMismatch  "reject_sender_login_mismatch"  90 Rcpt         None, true;
     Greylisting                "greylisting"                   80 Rcpt         None, true;
     Throttle                   "throttle"                      60 EndOfMessage None, true;
-    SqlMlAccessPolicy          "sql_ml_access_policy"          51 Rcpt         SQL,  true;
-    SqlAliasAccessPolicy       "sql_alias_access_policy"       50 Rcpt         SQL,  true;
-    LdapMaillistAccessPolicy   "ldap_maillist_access_policy"   50 Rcpt         LDAP, true;
     AmavisdWblist              "amavisd_wblist"                40 Rcpt         None, true;
+    SqlAliasAccessPolicy       "sql_alias_access_policy"       50 Rcpt         SQL,  true;
+    SqlMlAccessPolicy          "sql_ml_access_policy"          51 Rcpt         SQL,  true;
+    LdapMaillistAccessPolicy   "ldap_maillist_access_policy"   50 Rcpt         LDAP, true;
     WhitelistOutboundRecipient "whitelist_outbound_recipient"  30 EndOfMessage None, false;
     Senderscore                "senderscore"                   10 Rcpt         None, false;
     SqlForceChangePassword     "sql_force_change_password"      0 Rcpt         SQL,  false;
@@ -169,5 +169,26 @@ mod tests {
             assert_eq!(Plugin::by_name(plugin.name()), Some(plugin));
         }
         assert_eq!(Plugin::by_name("none"), None);
+    }
+
+    /// Where two of them get the same priority, that of this order is asked first.
+    #[test]
+    fn what_iredmail_enables() {
+        let enabled: Vec<&str> =
+            Plugin::all().filter(|plugin| plugin.is_in_iredmail()).map(Plugin::name).collect();
+        assert_eq!(
+            enabled,
+            [
+                "reject_null_sender",
+                "wblist_rdns",
+                "reject_sender_login_mismatch",
+                "greylisting",
+                "throttle",
+                "amavisd_wblist",
+                "sql_alias_access_policy",
+                "sql_ml_access_policy",
+                "ldap_maillist_access_policy",
+            ]
+        );
     }
 }

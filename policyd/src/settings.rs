@@ -91,8 +91,8 @@ outrider_core::settings! {
         pub listen: Vec<ListenAddress> = vec![ListenAddress::Tcp(([127, 0, 0, 1], 7777).into())],
         /// Where the accounts are: "sql" (database vmail) or "ldap" (section ldap).
         pub accounts: AccountSource = AccountSource::Sql,
-        /// The rules to ask. The order does not matter: each has a priority. Those whose names begin with sql_ or ldap_
-        /// are asked when the accounts are there.
+        /// The rules to ask. Each has a priority; those with the same are asked in this order. Those whose names begin with
+        /// sql_ or ldap_ are asked when the accounts are there.
         pub plugins: Vec<String> = iredmail_rules(),
         /// Priorities that replace the built-in ones, such as { amavisd_wblist = 99 }; larger is asked first.
         pub plugin_priorities: BTreeMap<String, i64> = BTreeMap::new(),

@@ -56,6 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let folder = Folder::read(arguments.plugins.as_deref(), &arguments.settings)?;
     let source = Source::read(&text);
     let Arguments { output, srsd_output, overwrite, .. } = arguments;
+    // What is wrong with one file does not keep the other from being written.
+    let mut policyd_written = Ok(0);
     if output.is_some() || srsd_output.is_none() {
         let mut draft = policyd(&source, &folder);
         if srsd_output.is_none() && srs::is_on(&source) {
@@ -63,14 +65,14 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         }
         let head = "Settings of policyd, taken over from iRedAPD by `outrider import iredapd`.\n\
                     Before it can start, stop iredapd, which holds the port.";
-        write(&draft, head, output.as_deref(), *overwrite, "policyd")?;
+        policyd_written = write(&draft, head, output.as_deref(), *overwrite, "policyd");
     }
     if let Some(file) = srsd_output {
         let head = "Settings of srsd, taken over from iRedAPD by `outrider import iredapd`.\n\
                     Before it can start, stop iredapd, or set its srs_secrets = [] and restart it: it holds the ports.";
         write(&srs::srsd(&source), head, Some(file), *overwrite, "srsd")?;
     }
-    Ok(0)
+    policyd_written
 }
 
 fn write(draft: &Draft, head: &str, output: Option<&Path>, overwrite: bool, daemon: &str) -> Outcome {

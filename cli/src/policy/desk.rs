@@ -15,7 +15,7 @@ use outrider_policyd::{Policyd, Settings};
 
 use crate::config;
 use crate::exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, runtime};
 
 /// Where the embedded databases are: of the daemon alone, of `outrider serve`.
 const STATE: [&str; 2] = ["/var/lib/outrider/policyd", "/var/lib/outrider"];
@@ -94,7 +94,7 @@ fn open_and<F: Future<Output = Outcome>>(place: &Place, work: impl FnOnce(Desk) 
     settings.notification.recipients.clear();
     let state = state_directory(&settings, place.state_directory.as_deref(), &STATE.map(Path::new))?;
     let settings = Arc::new(settings);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     runtime.block_on(async {
         let admin = Administration::open(settings.clone(), &state, Arc::new(SystemClock)).await?;
         work(Desk { admin, settings, json: place.json, yes: place.yes, quiet: place.quiet }).await

@@ -51,11 +51,12 @@ pub(crate) async fn edit_senders(desk: Desk, account: &str, senders: &[String], 
             let code = input::report_invalid(&invalid, SENDER_FORMS);
             (keys.iter().map(ToString::to_string).collect(), code)
         }
-        false => (input::texts(senders), 0),
+        false => {
+            let named = printable(&senders.join(", "));
+            input::confirm(desk.yes, &format!("Remove {named} from the whitelist of {account}?"))?;
+            (input::texts(senders), 0)
+        }
     };
-    if !add && !senders.is_empty() {
-        input::confirm(desk.yes, &format!("Remove {} from the whitelist of {account}?", senders.join(", ")))?;
-    }
     desk.say_where(desk.admin.iredapd());
     let edit = edit_of(senders, add);
     let edited = desk.admin.rules().edit_greylisting_senders(&account, &edit).await?;

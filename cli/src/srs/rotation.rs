@@ -112,6 +112,10 @@ struct Secrets {
 impl Secrets {
     fn read(file: &Path) -> Result<Secrets, Failure> {
         let failed = |error| Failure::file(file, &error);
+        if !file.exists() {
+            let text = format!("there is no {}: srsd makes it at its first start", file.display());
+            return Err(Failure::new(exit::NO_INPUT, text));
+        }
         let lines = secrets_in(file)?;
         if lines.is_empty() {
             return Err(Failure::new(exit::CONFIGURATION, format!("{} holds no secret", file.display())));

@@ -1,4 +1,5 @@
-//! Servers that are connected to again when they come back: databases, directories, key-value stores.
+//! Servers that are connected to again when they come back: the sign of life by which that is found, and the pauses between
+//! attempts where no pool of connections has its own.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -14,7 +15,7 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(4)
 /// How often a server is asked for a sign of life while it is there, and while it is not.
 const WATCH: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
 /// Characters of what is told about a failure at most.
-const LONGEST: usize = 200;
+const LONGEST: usize = 400;
 
 /// The attempts to connect to one server that have failed since it was last there.
 #[derive(Debug, Default)]
@@ -28,21 +29,27 @@ struct Last {
 }
 
 impl Setback {
-    /// Connects within `limit`, unless that has failed a moment ago. The first failure is logged, and the return.
+    /// Whether to try at all.
     ///
     /// # Errors
-    /// [`DbError::Unavailable`] with what was said; for a while, the longer the more attempts fail, the same again.
+    /// That of the last attempt while its pause lasts, which is the longer the more attempts have failed.
+    pub fn check(&self) -> Result<(), DbError> {
+        match &*self.lock() {
+            Some(last) if last.when.elapsed() < last.pause => Err(last.error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Connects within `limit`. The first failure is logged, and the return.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] with what was said.
     pub async fn attempt<C, E: Display>(
         &self,
         server: &str,
         limit: Duration,
         connecting: impl Future<Output = Result<C, E>>,
     ) -> Result<C, DbError> {
-        if let Some(last) = &*self.lock()
-            && last.when.elapsed() < last.pause
-        {
-            return Err(last.error.clone());
-        }
         let reason = match timeout(limit, connecting).await {
             Ok(Ok(connection)) => {
                 if self.lock().take().is_some() {
@@ -98,23 +105,22 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_failed_is_left_alone_for_a_moment() {
-        let (setback, attempts) = (Setback::default(), AtomicUsize::new(0));
+        let setback = Setback::default();
         let attempt = async |outcome: Result<u8, &'static str>| {
-            let connecting = async {
-                attempts.fetch_add(1, Ordering::Relaxed);
-                outcome
-            };
-            setback.attempt("db", Duration::from_secs(9), connecting).await
+            setback.attempt("db", Duration::from_secs(9), std::future::ready(outcome)).await
         };
         let error = DbError::Unavailable { server: "db".into(), reason: "two lines".into() };
-        assert_eq!(attempt(Err("two\nlines")).await, Err(error.clone()));
-        assert_eq!(attempt(Ok(1)).await, Err(error), "its pause is not over");
-        assert_eq!(attempts.load(Ordering::Relaxed), 1);
-        if let Some(last) = &mut *setback.lock() {
-            last.pause = Duration::ZERO;
+        for pause in [250, 500, 1000, 2000, 4000, 4000].map(Duration::from_millis) {
+            assert_eq!(setback.check(), Ok(()));
+            assert_eq!(attempt(Err("two\nlines")).await, Err(error.clone()));
+            assert_eq!(setback.check(), Err(error.clone()), "its pause is not over");
+            if let Some(last) = &mut *setback.lock() {
+                assert_eq!(last.pause, pause);
+                last.when = Instant::now().checked_sub(pause).unwrap();
+            }
         }
         assert_eq!(attempt(Ok(1)).await, Ok(1));
-        assert_eq!(attempt(Ok(2)).await, Ok(2));
+        assert!(setback.lock().is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -129,18 +135,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn watched_until_nobody_uses_it() {
-        let server = Arc::new(AtomicUsize::new(0));
-        let weak = Arc::downgrade(&server);
-        // There at first, then away.
+        let (server, looked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (weak, looking) = (Arc::downgrade(&server), looked.clone());
         watch(
-            move || weak.upgrade(),
+            move || {
+                looking.fetch_add(1, Ordering::Relaxed);
+                weak.upgrade()
+            },
+            // There at first, then away.
             |server: Arc<AtomicUsize>| async move { server.fetch_add(1, Ordering::Relaxed) == 0 },
         );
         tokio::time::sleep(Duration::from_millis(14_500)).await;
         assert_eq!(server.load(Ordering::Relaxed), 6, "after 0, 10, 11, 12, 13 and 14 seconds");
-        let weak = Arc::downgrade(&server);
+        assert_eq!(Arc::strong_count(&server), 1, "it is nobody's between the looks");
         drop(server);
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(weak.upgrade().is_none());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(looked.load(Ordering::Relaxed), 7, "the last look found nobody");
     }
 }

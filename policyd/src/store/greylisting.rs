@@ -121,7 +121,12 @@ impl GreylistingStore {
     /// somebody else.
     pub async fn add_whitelist(&self, account: &str, sender: &str, comment: &str) -> Result<(), DbError> {
         let width = if self.db.engine() == Engine::MySql { 100 } else { 255 };
-        if [account, sender].iter().any(|&text| fit(text, width) != text) {
+        if let Some(text) = [account, sender].into_iter().find(|&text| fit(text, width) != text) {
+            tracing::info!(
+                event = "not whitelisted",
+                address = text,
+                reason = "too long for greylisting_whitelists"
+            );
             return Ok(());
         }
         let args = [account.into(), sender.into(), fit(comment, 255).into()];

@@ -310,6 +310,7 @@ impl Server {
             return Ok((*number, ldap.clone()));
         }
         *slot = None;
+        self.setback.check()?;
         let attempt = self.setback.attempt(&self.place, self.connect_timeout, self.connect());
         let ldap = attempt.await.inspect_err(|_| self.up.store(false, Ordering::Relaxed))?;
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);

@@ -190,6 +190,7 @@ impl Valkey {
         if let Some(Lane { number, connection }) = &*slot {
             return Ok((*number, connection.clone()));
         }
+        self.setback.check().inspect_err(|_| self.up.store(false, Ordering::Relaxed))?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
             .set_response_timeout(Some(self.response_timeout))
