@@ -117,16 +117,10 @@ impl GreylistingStore {
         self.whitelists.get_all(accounts).await
     }
 
-    /// Adds a whitelist row; an existing one stays. Nothing is added for what the columns do not hold: cut, it would name
-    /// somebody else.
+    /// Adds a whitelist row; an existing one stays.
     pub async fn add_whitelist(&self, account: &str, sender: &str, comment: &str) -> Result<(), DbError> {
         let width = if self.db.engine() == Engine::MySql { 100 } else { 255 };
-        if let Some(text) = [account, sender].into_iter().find(|&text| fit(text, width) != text) {
-            tracing::info!(
-                event = "not whitelisted",
-                address = text,
-                reason = "too long for greylisting_whitelists"
-            );
+        if !holds(account, width) || !holds(sender, width) {
             return Ok(());
         }
         let args = [account.into(), sender.into(), fit(comment, 255).into()];
@@ -135,11 +129,20 @@ impl GreylistingStore {
 
     /// Adds a domain whose mail servers are to be whitelisted; an existing one stays.
     pub async fn add_whitelist_domain(&self, domain: &str) -> Result<(), DbError> {
-        if fit(domain, 255) != domain {
+        if !holds(domain, 255) {
             return Ok(());
         }
         ignore_duplicate(write(&self.db, &ADD_WHITELIST_DOMAIN, &[domain.into()]).await.map(drop))
     }
+}
+
+/// Whether a column of this width holds a name. One that it does not hold is left out: cut, it would name somebody else.
+fn holds(name: &str, width: usize) -> bool {
+    let holds = fit(name, width) == name;
+    if !holds {
+        tracing::info!(event = "not whitelisted", %name, reason = "longer than the column");
+    }
+    holds
 }
 
 async fn read_settings(db: Db, accounts: Vec<String>) -> Result<HashMap<String, Vec<Setting>>, DbError> {
