@@ -85,7 +85,10 @@ pub fn without_extension<'a>(address: &'a str, delimiters: &[String], reading: R
 /// trailing text is accepted; one-label domains and apostrophes are not. Word characters are Unicode letters,
 /// digits and the underscore.
 pub fn is_valid_iredapd(address: &str) -> bool {
-    if address.contains(['~', '!', '$', '%', '^', '*', '(', ')', ' ']) {
+    if address
+        .bytes()
+        .any(|byte| matches!(byte, b'~' | b'!' | b'$' | b'%' | b'^' | b'*' | b'(' | b')' | b' '))
+    {
         return false;
     }
     let Some((local, rest)) = split_first(address) else { return false };

@@ -147,9 +147,10 @@ impl Sweep {
 
 /// Text cut to at most `characters`, as column widths count.
 pub(crate) fn fit(text: &str, characters: usize) -> &str {
-    match text.char_indices().nth(characters) {
-        Some((end, _)) => &text[..end],
-        None => text,
+    // No text has more characters than bytes.
+    match text.len() > characters {
+        true => text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end]),
+        false => text,
     }
 }
 

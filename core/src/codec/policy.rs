@@ -15,8 +15,6 @@
 //! Postfix; the connection is to be closed without an answer, upon which Postfix applies its own
 //! `smtpd_policy_service_default_action`.
 
-use std::collections::HashSet;
-
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
@@ -93,8 +91,14 @@ impl Request {
 
     /// How many attributes bear a name that already occurred; worth a metric, as Postfix sends none.
     pub fn repeated(&self) -> usize {
-        let mut names = HashSet::with_capacity(self.attributes.len());
-        self.attributes.iter().filter(|attribute| !names.insert(self.name(attribute))).count()
+        // For the few names of a request this costs a tenth of a set.
+        let came_before = |(at, name)| self.attributes[..at].iter().any(|before| self.name(before) == name);
+        self.attributes
+            .iter()
+            .map(|attribute| self.name(attribute))
+            .enumerate()
+            .filter(|&name| came_before(name))
+            .count()
     }
 
     /// Appends the request as a client sends it: every attribute in the order received, and nothing else.

@@ -82,39 +82,38 @@ fn push_statement<'a>(
     sql: &str,
     next: &mut std::slice::Iter<'a, Value>,
 ) {
-    let mut quote = None;
-    let mut rest = sql.chars();
-    while let Some(character) = rest.next() {
-        match (quote, character) {
-            (None, '{') => {
-                let (part, after) = rest.as_str().split_once('}').unwrap_or((rest.as_str(), ""));
-                rest = after.chars();
+    let mut rest = sql;
+    while let Some(at) = rest.find(['?', '{', '\'', '"', '`']) {
+        text.push_str(&rest[..at]);
+        let mark = rest.as_bytes()[at];
+        rest = &rest[at + 1..];
+        match mark {
+            b'{' => {
+                let (part, after) = rest.split_once('}').unwrap_or((rest, ""));
+                rest = after;
                 let rows = if let Some(Value::Rows(rows)) = next.next() { rows.as_slice() } else { &[] };
                 for (at, row) in rows.iter().enumerate() {
                     text.push_str(if at > 0 { " UNION ALL " } else { "" });
                     push_statement(text, bound, engine, part, &mut row.iter());
                 }
             }
-            (None, '?') => match next.next() {
+            b'?' => match next.next() {
                 Some(Value::List(values)) => push_list(text, bound, engine, values),
                 Some(Value::Rows(rows)) => push_rows(text, bound, engine, rows),
                 Some(value) => push_value(text, bound, engine, value),
                 // Too few values: the server says so.
                 None => text.push('?'),
             },
-            (None, '\'' | '"' | '`') => {
-                quote = Some(character);
-                text.push(character);
+            // What is in quotation marks is passed on up to the other mark.
+            quote => {
+                let end = rest.bytes().position(|byte| byte == quote).map_or(rest.len(), |end| end + 1);
+                text.push(char::from(quote));
+                text.push_str(&rest[..end]);
+                rest = &rest[end..];
             }
-            (Some(open), _) => {
-                if open == character {
-                    quote = None;
-                }
-                text.push(character);
-            }
-            (None, _) => text.push(character),
         }
     }
+    text.push_str(rest);
 }
 
 fn push_rows<'a>(text: &mut String, bound: &mut Vec<&'a Value>, engine: Engine, rows: &'a [Vec<Value>]) {

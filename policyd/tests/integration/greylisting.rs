@@ -157,6 +157,42 @@ pub(crate) async fn contacts_of_one_moment_are_told_apart(world: &World) {
     assert!(made == [[5]] || made == [[4]], "{made:?}");
 }
 
+/// Neither is it mixed up where few come at a time, again and again, and one of four has passed.
+pub(crate) async fn few_contacts_of_one_moment_are_told_apart(world: &World) {
+    let daemon = world_with_greylisting(world).await;
+    let row = "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
+               block_expired, record_expired, blocked_count, passed) \
+               VALUES ('x@passed.test', 'bob@example.com', ?, 'passed.test', 'example.com', 1, 2, 4000000000, 1, 1)";
+    for number in 0..60 {
+        world.execute(&world.iredapd, row, &[format!("203.0.113.{}", 100 + number).into()]).await;
+    }
+    let tasks: Vec<_> = (0..6)
+        .map(|task| {
+            let daemon = daemon.clone();
+            tokio::spawn(async move {
+                for number in (0..240).skip(task).step_by(6) {
+                    let (client, expected) = match number % 4 {
+                        3 => (format!("203.0.113.{}", 100 + number / 4), "DUNNO"),
+                        2 => ("2001:db8:1234:5678:9abc:def0:1234:5678".to_owned(), LATER),
+                        _ => ("203.0.113.9".to_owned(), LATER),
+                    };
+                    // Short and long ones beside each other: none is cut to the length of another.
+                    let sender = format!("n{number}{}@sender.test", "x".repeat(number * 7 % 60));
+                    let answer = ask(&daemon, &arrival(&sender, "alice@example.com", &client)).await;
+                    assert_eq!(answer, expected, "{sender} from {client}");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("answers as expected");
+    }
+    let new = "SELECT COUNT(*), MAX(blocked_count), COUNT(DISTINCT client_address) FROM greylisting_tracking \
+               WHERE passed = 0 AND sender LIKE '%@sender.test' AND sender_domain = 'sender.test' \
+               AND (client_address = '203.0.113.9' OR client_address = '2001:db8:1234:5678:9abc:def0:1234:5678')";
+    assert_eq!(world.numbers(&world.iredapd, new).await, [[180, 1, 2]]);
+}
+
 pub(crate) async fn retries_at_once_all_pass(world: &World) {
     let daemon = world_with_greylisting(world).await;
     all_at_once(&daemon, 1).await;

@@ -31,7 +31,7 @@ macro_rules! insert {
         concat!(
             "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
              block_expired, record_expired, blocked_count, passed) ",
-            $($rest)+
+            $($rest),+
         )
     };
 }
