@@ -140,10 +140,10 @@ impl AccountApi {
                         priority(&address).map(|priority| ListedAddress { address, priority })
                     })
                     .collect();
-                self.rules.list(scope, direction, colour, &listed).await?;
+                drop(self.rules.list(scope, direction, colour, &listed).await?);
             }
-            Verb::Update => drop(self.rules.unlist(scope, direction, colour, Some(&addresses())).await?),
-            Verb::Delete => drop(self.rules.unlist(scope, direction, colour, None).await?),
+            Verb::Update => drop(self.rules.unlist(scope, direction, colour, &addresses()).await?),
+            Verb::Delete => drop(self.rules.empty_list(scope, direction, colour).await?),
         }
         Ok(Answer::success())
     }

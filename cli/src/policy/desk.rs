@@ -13,9 +13,11 @@ use outrider_policyd::admin::Administration;
 use outrider_policyd::settings::CounterStore;
 use outrider_policyd::{Policyd, Settings};
 
+use super::input;
 use crate::config;
 use crate::exit;
 use crate::failure::{Failure, Outcome, runtime};
+use crate::output::printable;
 
 /// Where the embedded databases are: of the daemon alone, of `outrider serve`.
 const STATE: [&str; 2] = ["/var/lib/outrider/policyd", "/var/lib/outrider"];
@@ -60,6 +62,13 @@ impl Desk {
     pub(crate) fn say_where(&self, db: &Db) {
         if !self.quiet && !self.json {
             eprintln!("outrider: directly on {}", db.place());
+        }
+    }
+
+    /// Says what was to be removed and was not there.
+    pub(crate) fn say_missing(&self, typed: &[String], removed: &[String]) {
+        for text in input::missing(typed, removed).filter(|_| !self.quiet) {
+            eprintln!("outrider: \"{}\" was not listed", printable(text));
         }
     }
 

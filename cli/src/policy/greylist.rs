@@ -160,14 +160,34 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
-/// What greylisting looks for among senders.
-pub(crate) fn sender_form(form: Form) -> bool {
-    form.covers_addresses() || matches!(form, Form::Ip | Form::WildcardIp | Form::Network)
+/// What greylisting looks for among senders: addresses without extension, and of `*` in clients only the last octet.
+pub(crate) fn is_sender(settings: &Settings, key: &AccountKey) -> bool {
+    match key.form() {
+        Form::Address => settings.without_extension(key.as_str()) == key.as_str(),
+        Form::WildcardIp => key.as_str().find('*') == Some(key.as_str().len() - 1),
+        form => form.covers_addresses() || matches!(form, Form::Ip | Form::Network),
+    }
 }
 
-fn parsed(pair: &Pair) -> Result<(AccountKey, AccountKey), Failure> {
-    let forms = "sender: write user@domain, @domain, @.domain, an address, a network, a.b.c.* or @.";
-    Ok((input::account(&pair.to)?, input::key(&pair.from, sender_form, forms)?))
+/// What greylisting looks for among recipients.
+pub(crate) fn account(settings: &Settings, typed: &str) -> Result<AccountKey, Failure> {
+    let wanted = |key: &AccountKey| key.form().covers_addresses() && is_sender(settings, key);
+    input::key(
+        typed,
+        settings.reading(),
+        wanted,
+        "account: write user@domain without extension, @domain, @.domain or @. (everybody)",
+    )
+}
+
+/// What senders greylisting looks for, for messages.
+pub(crate) const SENDER_FORMS: &str =
+    "sender: write user@domain without extension, @domain, @.domain, an address, a network, a.b.c.* or @.";
+
+fn parsed(settings: &Settings, pair: &Pair) -> Result<(AccountKey, AccountKey), Failure> {
+    let wanted = |key: &AccountKey| is_sender(settings, key);
+    let sender = input::key(&pair.from, settings.reading(), wanted, SENDER_FORMS)?;
+    Ok((account(settings, &pair.to)?, sender))
 }
 
 /// All rules.
@@ -210,7 +230,7 @@ pub(crate) async fn list(desk: Desk) -> Outcome {
 
 /// Makes a rule.
 pub(crate) async fn set(desk: Desk, pair: &Pair, active: bool) -> Outcome {
-    let (account, sender) = parsed(pair)?;
+    let (account, sender) = parsed(&desk.settings, pair)?;
     desk.say_where(desk.admin.iredapd());
     desk.admin.rules().set_greylisting_rule(&account, &sender, Some(active)).await?;
     let told = serde_json::json!({
@@ -225,7 +245,9 @@ pub(crate) async fn set(desk: Desk, pair: &Pair, active: bool) -> Outcome {
 
 /// Removes a rule.
 pub(crate) async fn delete(desk: Desk, pair: &Pair) -> Outcome {
-    let (account, sender) = parsed(pair)?;
+    // Other programs also write what is never looked for.
+    let any = |typed, forms| input::key(typed, desk.settings.reading(), |_| true, forms);
+    let (account, sender) = (any(&pair.to, input::ACCOUNT_FORMS)?, any(&pair.from, SENDER_FORMS)?);
     input::confirm(desk.yes, &format!("Remove the rule about mail from {sender} to {account}?"))?;
     desk.say_where(desk.admin.iredapd());
     let was_there = desk.admin.rules().set_greylisting_rule(&account, &sender, None).await?;
@@ -368,6 +390,28 @@ fn notes(answer: &Answer, whose: &Whose, desk: &Desk) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_greylisting_looks_for() {
+        let settings = Settings::default();
+        for (typed, sender, recipient) in [
+            ("a@example.com", true, true),
+            ("a+b@example.com", false, false),
+            ("@example.com", true, true),
+            ("@.", true, true),
+            ("192.0.2.7", true, false),
+            ("192.0.2.0/24", true, false),
+            ("192.0.2.*", true, false),
+            ("192.0.*.*", false, false),
+            ("192.0.*.7", false, false),
+            ("a@*", false, false),
+            ("@ip", false, false),
+        ] {
+            let key = AccountKey::parse(typed).unwrap();
+            assert_eq!(is_sender(&settings, &key), sender, "{typed}");
+            assert_eq!(account(&settings, typed).is_ok(), recipient, "{typed}");
+        }
+    }
 
     #[test]
     fn whose_contacts() {

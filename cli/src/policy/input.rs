@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write as _};
 
+use outrider_core::address::Reading;
 use outrider_core::directory::write::AccountKey;
 use outrider_core::lookup::Form;
 use outrider_core::settings::Size;
@@ -9,11 +10,15 @@ use outrider_core::settings::Size;
 use crate::failure::Failure;
 use crate::output::printable;
 
-/// The keys among what was typed, and what was none of the wanted forms.
-pub(crate) fn keys(typed: &[String], wanted: fn(Form) -> bool) -> (Vec<AccountKey>, Vec<String>) {
+/// The keys among what was typed, and what was none of the wanted ones.
+pub(crate) fn keys(
+    typed: &[String],
+    reading: Reading,
+    wanted: impl Fn(&AccountKey) -> bool,
+) -> (Vec<AccountKey>, Vec<String>) {
     let (mut keys, mut invalid) = (Vec::new(), Vec::new());
     for text in typed {
-        match AccountKey::parse(text).filter(|key| wanted(key.form())) {
+        match AccountKey::parse_as(text, reading).filter(&wanted) {
             Some(key) if keys.contains(&key) => {}
             Some(key) => keys.push(key),
             None => invalid.push(text.clone()),
@@ -26,8 +31,8 @@ pub(crate) fn keys(typed: &[String], wanted: fn(Form) -> bool) -> (Vec<AccountKe
 pub(crate) fn texts(typed: &[String]) -> Vec<String> {
     let mut texts = Vec::new();
     for text in typed {
-        let key = AccountKey::parse(text).map(|key| key.to_string());
-        for text in key.into_iter().chain([text.trim().to_owned()]) {
+        let key = AccountKey::parse(text).map_or(text.trim().to_lowercase(), |key| key.to_string());
+        for text in [key, text.trim().to_owned()] {
             if !text.is_empty() && !texts.contains(&text) {
                 texts.push(text);
             }
@@ -36,10 +41,23 @@ pub(crate) fn texts(typed: &[String]) -> Vec<String> {
     texts
 }
 
-/// One key of the wanted forms.
-pub(crate) fn key(typed: &str, wanted: fn(Form) -> bool, forms: &str) -> Result<AccountKey, Failure> {
-    AccountKey::parse(typed)
-        .filter(|key| wanted(key.form()))
+/// Which of those that were to be removed were not there.
+pub(crate) fn missing<'a>(typed: &'a [String], removed: &[String]) -> impl Iterator<Item = &'a String> {
+    let removed: Vec<String> = removed.iter().map(|text| text.to_lowercase()).collect();
+    typed.iter().filter(move |typed| {
+        !texts(std::slice::from_ref(typed)).iter().any(|text| removed.contains(&text.to_lowercase()))
+    })
+}
+
+/// One key, if it is wanted.
+pub(crate) fn key(
+    typed: &str,
+    reading: Reading,
+    wanted: impl Fn(&AccountKey) -> bool,
+    forms: &str,
+) -> Result<AccountKey, Failure> {
+    AccountKey::parse_as(typed, reading)
+        .filter(wanted)
         .ok_or_else(|| Failure::data(format!("\"{}\" is no {forms}", printable(typed))))
 }
 
@@ -47,8 +65,8 @@ pub(crate) fn key(typed: &str, wanted: fn(Form) -> bool, forms: &str) -> Result<
 pub(crate) const ACCOUNT_FORMS: &str = "account: write user@domain, @domain, @.domain or @. (everybody)";
 
 /// An account: a mail address or what covers mail addresses.
-pub(crate) fn account(typed: &str) -> Result<AccountKey, Failure> {
-    key(typed, Form::covers_addresses, ACCOUNT_FORMS)
+pub(crate) fn account(typed: &str, reading: Reading) -> Result<AccountKey, Failure> {
+    key(typed, reading, |key| key.form().covers_addresses(), ACCOUNT_FORMS)
 }
 
 /// A domain, with or without an `@` before it.
@@ -148,9 +166,27 @@ mod tests {
     }
 
     #[test]
+    fn addresses_in_both_readings() {
+        for (typed, iredapd, rfc5321) in [
+            ("A@Example.com", true, true),
+            ("O'Brien@example.com", false, true),
+            ("\"a b\"@example.com", false, true),
+            ("a\nb@example.com", false, false),
+            ("a@@", false, false),
+            ("nobody", false, false),
+        ] {
+            for (reading, good) in [(Reading::Iredapd, iredapd), (Reading::Rfc5321, rfc5321)] {
+                let key = account(typed, reading).ok();
+                let expected = good.then(|| typed.to_lowercase());
+                assert_eq!(key.map(|key| key.to_string()), expected, "{typed:?} {reading:?}");
+            }
+        }
+    }
+
+    #[test]
     fn invalid_ones_do_not_stop_the_others() {
         let typed = ["A@example.com", "nonsense", "a@example.com", "192.0.2.0/24"].map(str::to_owned);
-        let (keys, invalid) = keys(&typed, |_| true);
+        let (keys, invalid) = keys(&typed, Reading::Iredapd, |_| true);
         assert_eq!(
             keys.iter().map(AccountKey::as_str).collect::<Vec<_>>(),
             ["a@example.com", "192.0.2.0/24"]

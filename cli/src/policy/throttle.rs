@@ -6,6 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use outrider_core::directory::write::{AccountKey, Throttle, ThrottleKind};
 use outrider_core::lookup::Form;
 use outrider_core::settings::Interval;
+use outrider_policyd::Settings;
 use serde::Serialize;
 use serde_json::json;
 
@@ -125,15 +126,15 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
+const ACCOUNT_FORMS: &str = "account of limits: write user@domain without extension, @domain, @.domain, @., an address, a.b.c.* or @ip";
+
 /// Networks and `user@*` are not looked up.
-fn account(typed: &str) -> Result<AccountKey, Failure> {
-    let wanted =
-        |form: Form| form.covers_addresses() || matches!(form, Form::Ip | Form::WildcardIp | Form::AtIp);
-    input::key(
-        typed,
-        wanted,
-        "account of limits: write user@domain, @domain, @.domain, @., an address, a.b.c.* or @ip",
-    )
+fn account(typed: &str, settings: &Settings) -> Result<AccountKey, Failure> {
+    let wanted = |key: &AccountKey| match key.form() {
+        Form::Address => settings.without_extension(key.as_str()) == key.as_str(),
+        form => form.covers_addresses() || matches!(form, Form::Ip | Form::WildcardIp | Form::AtIp),
+    };
+    input::key(typed, settings.reading(), wanted, ACCOUNT_FORMS)
 }
 
 #[derive(Serialize)]
@@ -218,7 +219,7 @@ pub(crate) fn period(seconds: i64) -> String {
 }
 
 async fn set_limits(desk: Desk, set: &Set) -> Outcome {
-    let account = account(&set.account)?;
+    let account = account(&set.account, &desk.settings)?;
     let kind = set.kind.of();
     if [set.msg_size, set.max_rcpts, set.max_msgs, set.max_quota].iter().all(Option::is_none)
         && set.period.is_none()
@@ -260,7 +261,8 @@ async fn set_limits(desk: Desk, set: &Set) -> Outcome {
 }
 
 async fn delete(desk: Desk, typed: &str, kind: Option<Kind>) -> Outcome {
-    let account = account(typed)?;
+    // Other programs also write what is never looked for.
+    let account = input::key(typed, desk.settings.reading(), |_| true, ACCOUNT_FORMS)?;
     input::confirm(desk.yes, &format!("Remove the limits of {account} and what was counted?"))?;
     desk.say_where_both();
     let mut removed = 0;
@@ -298,8 +300,13 @@ pub(crate) async fn fix_priority(desk: Desk) -> Outcome {
 
 async fn reset(desk: Desk, typed: &str, kind: Option<Kind>) -> Outcome {
     // Counters stand under the user or the client, whatever account the limit is for.
-    let wanted = |form| matches!(form, Form::Address | Form::Ip | Form::WildcardIp);
-    let key = input::key(typed, wanted, "counter: write user@domain, a client's address or a.b.c.*")?;
+    let wanted = |key: &AccountKey| matches!(key.form(), Form::Address | Form::Ip | Form::WildcardIp);
+    let key = input::key(
+        typed,
+        desk.settings.reading(),
+        wanted,
+        "counter: write user@domain, a client's address or a.b.c.*",
+    )?;
     input::confirm(desk.yes, &format!("Forget what was counted for {key}?"))?;
     desk.say_where_both();
     let removed = desk.admin.reset_throttle(key.as_str(), &kinds(kind)).await?;
@@ -322,10 +329,14 @@ mod tests {
     #[test]
     fn accounts_that_throttling_looks_up() {
         for typed in ["a@example.com", "@example.com", "@.com", "@.", "192.0.2.7", "192.0.2.*", "@ip"] {
-            assert!(account(typed).is_ok(), "{typed}");
+            assert!(account(typed, &Settings::default()).is_ok(), "{typed}");
         }
-        for typed in ["192.0.2.0/24", "a@*", "example.com", ""] {
-            assert_eq!(account(typed).map_err(|failure| failure.code), Err(exit::BAD_DATA), "{typed}");
+        for typed in ["192.0.2.0/24", "a@*", "a+b@example.com", "example.com", ""] {
+            assert_eq!(
+                account(typed, &Settings::default()).map_err(|failure| failure.code),
+                Err(exit::BAD_DATA),
+                "{typed}"
+            );
         }
     }
 }

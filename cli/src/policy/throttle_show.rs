@@ -37,13 +37,17 @@ pub(super) async fn show(desk: Desk, arguments: &Arguments) -> Outcome {
     for kind in kinds(arguments.kind) {
         explanations.push(desk.admin.explain_throttle(kind, &subject).await?);
     }
-    let data: Vec<Value> = explanations.iter().map(|one| as_json(one, &subject)).collect();
+    let exempt = exemptions(&desk.settings);
+    let data: Vec<Value> = explanations.iter().map(|one| as_json(one, &subject, &exempt)).collect();
     print(desk.json, &data, || {
         let mut text: String = explanations.iter().map(|one| as_text(one, &subject)).collect();
         if subject.client.is_empty() {
             text += "Limits of clients are left out: name one with --client.\n";
         }
-        text + &exemptions(&desk.settings)
+        for (setting, what) in exempt {
+            let _ = writeln!(text, "Exempt by the settings: {what} ({setting}).");
+        }
+        text
     })?;
     Ok(0)
 }
@@ -90,7 +94,7 @@ fn part_name(part: Part) -> &'static str {
     }
 }
 
-fn as_json(explanation: &Explanation, subject: &Subject) -> Value {
+fn as_json(explanation: &Explanation, subject: &Subject, exempt: &[(&str, &str)]) -> Value {
     let limit = |effect: &Effect| {
         let rows = explanation.rows.iter().enumerate().map(|(place, row)| {
             let mut object = row_json(row);
@@ -121,6 +125,7 @@ fn as_json(explanation: &Explanation, subject: &Subject) -> Value {
         "client": some(&subject.client),
         "alias_of": explanation.real_user,
         "limits": explanation.limits.iter().map(limit).collect::<Vec<_>>(),
+        "exempt_by": exempt.iter().map(|(setting, _)| *setting).collect::<Vec<_>>(),
     })
 }
 
@@ -185,20 +190,19 @@ fn named(row: &Limits) -> String {
     format!("row {} of {}, priority {}", row.id, printable(&row.account), row.priority)
 }
 
-/// What the settings let pass without any limit.
-fn exemptions(settings: &Settings) -> String {
+/// What the settings let pass without any limit: the setting, and whom it means.
+fn exemptions(settings: &Settings) -> Vec<(&'static str, &'static str)> {
     let throttle = &settings.throttle;
     [
-        (throttle.bypass_same_domain, "mail within one domain (throttle.bypass_same_domain)"),
-        (throttle.bypass_mynetworks, "clients in mynetworks (throttle.bypass_mynetworks)"),
+        (throttle.bypass_same_domain, ("throttle.bypass_same_domain", "mail within one domain")),
+        (throttle.bypass_mynetworks, ("throttle.bypass_mynetworks", "clients in mynetworks")),
         (
             throttle.bypass_local_recipient,
-            "inbound limits when the sender has logged in (throttle.bypass_local_recipient)",
+            ("throttle.bypass_local_recipient", "inbound limits when the sender has logged in"),
         ),
     ]
     .into_iter()
-    .filter(|(on, _)| *on)
-    .map(|(_, what)| format!("Exempt by the settings: {what}.\n"))
+    .filter_map(|(on, exemption)| on.then_some(exemption))
     .collect()
 }
 

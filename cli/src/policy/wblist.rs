@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use outrider_core::directory::write::{Colour, Direction, ListedAddress};
+use outrider_core::directory::write::{AccountKey, Colour, Direction, ListedAddress};
 use outrider_core::lookup::Form;
 use serde::Serialize;
 use serde_json::json;
@@ -122,10 +122,10 @@ fn direction(list: &WhoseList) -> Direction {
 }
 
 /// What the rule looks for on a list.
-fn wanted(list: &WhoseList) -> fn(Form) -> bool {
+fn wanted(list: &WhoseList) -> fn(&AccountKey) -> bool {
     match list.outbound {
-        true => Form::covers_addresses,
-        false => |form| form != Form::AtIp,
+        true => |key| key.form().covers_addresses(),
+        false => |key| key.form() != Form::AtIp,
     }
 }
 
@@ -145,7 +145,7 @@ pub(crate) async fn show(desk: Desk, list: &WhoseList, colours: Colours) -> Outc
         list: &'static str,
         address: String,
     }
-    let account = input::account(&list.account)?;
+    let account = input::account(&list.account, desk.settings.reading())?;
     desk.say_where(desk.admin.amavisd());
     let mut entries = Vec::new();
     for colour in colours.all() {
@@ -163,7 +163,7 @@ pub(crate) async fn show(desk: Desk, list: &WhoseList, colours: Colours) -> Outc
 
 /// The same as plain lines, each address once.
 pub(crate) async fn show_plain(desk: Desk, list: &WhoseList, colours: Colours) -> Outcome {
-    let account = input::account(&list.account)?;
+    let account = input::account(&list.account, desk.settings.reading())?;
     let mut addresses = BTreeSet::new();
     for colour in colours.all() {
         addresses.extend(desk.admin.rules().listed(&account, direction(list), colour).await?);
@@ -174,51 +174,62 @@ pub(crate) async fn show_plain(desk: Desk, list: &WhoseList, colours: Colours) -
 }
 
 /// Those of the addresses that the list can hold.
-pub(crate) fn valid(list: &WhoseList, typed: &[String]) -> Vec<String> {
-    input::keys(typed, wanted(list)).0.iter().map(ToString::to_string).collect()
+pub(crate) fn valid(desk: &Desk, list: &WhoseList, typed: &[String]) -> Vec<String> {
+    input::keys(typed, desk.settings.reading(), wanted(list)).0.iter().map(ToString::to_string).collect()
 }
 
 /// Puts addresses on a list.
 pub(crate) async fn add(desk: Desk, list: &WhoseList, colour: Colour, addresses: &[String]) -> Outcome {
-    let account = input::account(&list.account)?;
-    let (keys, invalid) = input::keys(addresses, wanted(list));
+    let account = input::account(&list.account, desk.settings.reading())?;
+    let (keys, invalid) = input::keys(addresses, desk.settings.reading(), wanted(list));
     let code = input::report_invalid(&invalid, FORMS);
     desk.say_where(desk.admin.amavisd());
     let listed: Vec<ListedAddress> = keys.iter().map(ListedAddress::from).collect();
-    if !listed.is_empty() {
-        desk.admin.rules().list(&account, direction(list), colour, &listed).await?;
-    }
-    let added: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
-    let told =
-        json!({ "account": account.as_str(), "list": word(colour), "added": added, "invalid": invalid });
+    let added = match listed.as_slice() {
+        [] => Vec::new(),
+        listed => desk.admin.rules().list(&account, direction(list), colour, listed).await?,
+    };
+    let (new, present): (Vec<&str>, Vec<&str>) =
+        keys.iter().map(AccountKey::as_str).partition(|key| added.iter().any(|added| added == key));
+    let list = word(colour);
+    let told = json!({
+        "account": account.as_str(), "list": list, "added": new, "present": present, "invalid": invalid
+    });
     print(desk.json, &told, || {
-        added.iter().map(|address| format!("{} of {account}: added {address}\n", word(colour))).collect()
+        let added = new.iter().map(|address| format!("{list} of {account}: added {address}\n"));
+        let there = present.iter().map(|address| format!("{list} of {account}: {address} was there\n"));
+        added.chain(there).collect()
     })?;
     Ok(code)
 }
 
 /// Takes addresses off a list, or off both.
-pub(crate) async fn delete(desk: Desk, list: &WhoseList, colours: Colours, addresses: &[String]) -> Outcome {
-    let account = input::account(&list.account)?;
-    let question = format!("Take {} off the lists of {account}?", printable(&addresses.join(", ")));
+pub(crate) async fn delete(desk: Desk, list: &WhoseList, colours: Colours, typed: &[String]) -> Outcome {
+    let account = input::account(&list.account, desk.settings.reading())?;
+    let question = format!("Take {} off the lists of {account}?", printable(&typed.join(", ")));
     input::confirm(desk.yes, &question)?;
-    let addresses = input::texts(addresses);
+    let addresses = input::texts(typed);
     desk.say_where(desk.admin.amavisd());
-    let mut removed = 0;
+    let mut removed = Vec::new();
     for colour in colours.all() {
-        removed += desk.admin.rules().unlist(&account, direction(list), colour, Some(&addresses)).await?;
+        removed.extend(desk.admin.rules().unlist(&account, direction(list), colour, &addresses).await?);
     }
-    let told = json!({ "account": account.as_str(), "removed": removed });
-    print(desk.json, &told, || format!("removed {removed} entries of {account}"))?;
-    Ok(if removed == 0 { exit::NEGATIVE } else { 0 })
+    desk.say_missing(typed, &removed);
+    print(desk.json, &json!({ "account": account.as_str(), "removed": removed }), || {
+        removed
+            .iter()
+            .map(|address| format!("lists of {account}: removed {}\n", printable(address)))
+            .collect()
+    })?;
+    Ok(if removed.is_empty() { exit::NEGATIVE } else { 0 })
 }
 
 /// Takes all addresses off a list.
 pub(crate) async fn delete_all(desk: Desk, list: &WhoseList, colour: Colour) -> Outcome {
-    let account = input::account(&list.account)?;
+    let account = input::account(&list.account, desk.settings.reading())?;
     input::confirm(desk.yes, &format!("Empty the {} of {account}?", word(colour)))?;
     desk.say_where(desk.admin.amavisd());
-    let removed = desk.admin.rules().unlist(&account, direction(list), colour, None).await?;
+    let removed = desk.admin.rules().empty_list(&account, direction(list), colour).await?;
     let told = json!({ "account": account.as_str(), "list": word(colour), "removed": removed });
     print(desk.json, &told, || format!("removed {removed} entries of {account}"))?;
     Ok(0)

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use outrider_core::directory::write::{Edit, Edited};
+use outrider_core::directory::write::{AccountKey, Edit, Edited};
 use outrider_policyd::whitelist_domains::{Domains, Outcome as Fate, Refreshed, WIDEST};
 use serde::Serialize;
 use serde_json::json;
 
 use super::desk::Desk;
-use super::greylist::sender_form;
+use super::greylist::{self, SENDER_FORMS};
 use super::{input, provider};
 use crate::exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Table, print, printable};
 
-const SENDER_FORMS: &str = "sender: write user@domain, @domain, @.domain, an address, a network or a.b.c.*";
 const DOMAIN_FORMS: &str = "domain";
 
 /// The whitelisted senders of all accounts.
@@ -44,22 +43,27 @@ pub(crate) async fn list_senders(desk: Desk) -> Outcome {
 
 /// Adds senders to the whitelist of an account, or takes them off.
 pub(crate) async fn edit_senders(desk: Desk, account: &str, senders: &[String], add: bool) -> Outcome {
-    let account = input::account(account)?;
-    let (senders, code) = match add {
+    let settings = &desk.settings;
+    let (account, (texts, code)) = match add {
         true => {
-            let (keys, invalid) = input::keys(senders, sender_form);
+            let wanted = |key: &AccountKey| greylist::is_sender(settings, key);
+            let (keys, invalid) = input::keys(senders, settings.reading(), wanted);
             let code = input::report_invalid(&invalid, SENDER_FORMS);
-            (keys.iter().map(ToString::to_string).collect(), code)
+            (greylist::account(settings, account)?, (keys.iter().map(ToString::to_string).collect(), code))
         }
         false => {
+            let account = input::account(account, settings.reading())?;
             let named = printable(&senders.join(", "));
             input::confirm(desk.yes, &format!("Remove {named} from the whitelist of {account}?"))?;
-            (input::texts(senders), 0)
+            (account, (input::texts(senders), 0))
         }
     };
     desk.say_where(desk.admin.iredapd());
-    let edit = edit_of(senders, add);
+    let edit = edit_of(texts, add);
     let edited = desk.admin.rules().edit_greylisting_senders(&account, &edit).await?;
+    if !add {
+        desk.say_missing(senders, &edited.removed);
+    }
     tell(&desk, &edited, code, &edit)
 }
 

@@ -218,7 +218,7 @@ impl WblistAdmin {
                 return Err(Failure::usage("say which addresses"));
             }
             let colour = colour?;
-            let addresses = wblist::valid(&list, &self.addresses);
+            let addresses = wblist::valid(&desk, &list, &self.addresses);
             if addresses.is_empty() {
                 return Ok(0);
             }

@@ -135,17 +135,17 @@ impl Ground {
 
     /// Runs fixed text on the tables of policyd.
     pub(crate) fn script(&self, sql: impl Into<Cow<'static, str>>) {
-        self.run(&self.iredapd, sql.into());
-    }
-
-    /// The same on the tables of lists.
-    pub(crate) fn list_script(&self, sql: &'static str) {
-        self.run(&self.amavisd, sql.into());
-    }
-
-    fn run(&self, db: &Db, sql: Cow<'static, str>) {
-        let done = self.runtime.block_on(db.execute_script(sql.clone()));
+        let sql = sql.into();
+        let done = self.runtime.block_on(self.iredapd.execute_script(sql.clone()));
         done.unwrap_or_else(|error| panic!("{error}: {sql}"));
+    }
+
+    /// Gives a listed address another spelling.
+    pub(crate) fn respell(&self, address: &str, spelling: &str) {
+        let update = Stmt::same("UPDATE mailaddr SET email = ? WHERE email = ?");
+        let [address, spelling] = [address, spelling].map(outrider_core::sql::Value::bytes);
+        let done = self.runtime.block_on(self.amavisd.execute(&update, &[spelling, address])).unwrap();
+        assert_eq!(done.rows_affected, 1);
     }
 
     /// The rows of a query on the tables of policyd, columns separated by blanks.

@@ -26,19 +26,24 @@ pub(crate) fn adding_replaces_the_opposite_entry(ground: &Ground) {
     let priorities = ground.list_rows("SELECT email, priority FROM mailaddr ORDER BY priority DESC");
     assert_eq!(priorities, ["spam@x.test 10", "192.0.2.* 8", "192.0.2.0/24 7"]);
 
+    let again = ground.json("wblist add --black --account a@example.com new@x.test 192.0.2.*");
+    assert_eq!((&again["added"], &again["present"]), (&json!(["new@x.test"]), &json!(["192.0.2.*"])));
+    let gone = ground.call("wblist delete --yes --account a@example.com New@x.test nobody@x.test --json");
+    assert!(gone.text.contains("\"new@x.test\""), "{gone:?}");
+    assert!(gone.complaint.contains("\"nobody@x.test\" was not listed"), "{gone:?}");
+    assert!(!gone.complaint.contains("New@x.test"), "{gone:?}");
+
     let removed = ground.json("wblist delete --yes --account a@example.com spam@x.test 192.0.2.*");
-    assert_eq!(removed["removed"], 2);
+    assert_eq!(removed["removed"], json!(["spam@x.test", "192.0.2.*"]));
     assert_eq!(ground.call("wblist delete --yes --account a@example.com spam@x.test").code, 1);
     assert_eq!(ground.call("wblist delete-all --black --account a@example.com").code, 64, "nobody was asked");
     ground.json("wblist delete-all --yes --black --account a@example.com");
     assert_eq!(ground.json("wblist list --account a@example.com"), json!([]));
     // A spelling of other programs, which the list shows.
     ground.json("wblist add --black --account a@example.com 198.51.100.0/24");
-    ground.list_script(
-        "UPDATE mailaddr SET email = '198.51.100.0/255.255.255.0' WHERE email = '198.51.100.0/24'",
-    );
+    ground.respell("198.51.100.0/24", "198.51.100.0/255.255.255.0");
     let removed = ground.json("wblist delete --yes --account a@example.com 198.51.100.0/255.255.255.0");
-    assert_eq!(removed["removed"], 1);
+    assert_eq!(removed["removed"], json!(["198.51.100.0/255.255.255.0"]));
     assert_eq!(ground.call("wblist add a@x.test").code, 64, "which list?");
     assert_eq!(ground.call("wblist list --account 192.0.2.1").code, 65);
 }

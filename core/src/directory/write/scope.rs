@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::address::Reading;
 use crate::lookup::{EVERYBODY, Form};
 use crate::network;
 use crate::sql::Db;
@@ -64,6 +65,15 @@ impl AccountKey {
             _ => {}
         }
         Some(AccountKey { text, form })
+    }
+
+    /// The same where more is an address than iRedAPD takes for one.
+    pub fn parse_as(typed: &str, reading: Reading) -> Option<AccountKey> {
+        AccountKey::parse(typed).or_else(|| {
+            let text = typed.trim().to_lowercase();
+            let is_address = reading.split(&text).is_some() && !text.chars().any(char::is_control);
+            (is_address && reading == Reading::Rfc5321).then_some(AccountKey { text, form: Form::Address })
+        })
     }
 
     /// The text in the tables.

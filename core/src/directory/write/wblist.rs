@@ -102,56 +102,75 @@ impl Rules {
         Ok(rows.iter().filter_map(|row| row.string("email")).collect())
     }
 
-    /// Puts addresses on a list, and takes them off the list of the other colour.
+    /// Puts addresses on a list, and takes them off the list of the other colour. Those that were not on it before.
     pub async fn list(
         &self,
         account: impl Into<AccountKey>,
         direction: Direction,
         colour: Colour,
         addresses: &[ListedAddress],
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
         let account = account.into();
         let stmts = statements(direction);
         let mut tx = self.amavisd.begin().await?;
         let account = user_id(&mut tx, &account).await?;
+        let mut new = Vec::new();
         for listed in addresses {
             let address = id(&mut tx, (&ADDRESS, &INSERT_ADDRESS), &listed.address, listed.priority).await?;
-            tx.execute(&stmts.delete, &[account.into(), address.into()]).await?;
             let row = [account.into(), address.into(), colour.letter().into()];
+            if tx.execute(&stmts.delete_colour, &row).await?.rows_affected == 0 {
+                new.push(listed.address.clone());
+                tx.execute(&stmts.delete, &[account.into(), address.into()]).await?;
+            }
             tx.execute(&stmts.insert, &row).await.map_err(taken)?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(new)
     }
 
-    /// Takes addresses off a list; `None` takes off all of them. How many there were.
+    /// Takes addresses off a list. Those that were on it.
     pub async fn unlist(
         &self,
         account: impl Into<AccountKey>,
         direction: Direction,
         colour: Colour,
-        addresses: Option<&[String]>,
-    ) -> Result<u64> {
-        let account = account.into();
-        let stmts = statements(direction);
+        addresses: &[String],
+    ) -> Result<Vec<String>> {
         let mut tx = self.amavisd.begin().await?;
-        let row = tx.fetch_optional(&USER, &[Value::bytes(account.as_str())]).await?;
-        let Some(account) = row.and_then(|row| row.int_at(0)) else { return Ok(0) };
-        let mut taken_off = 0;
-        let Some(addresses) = addresses else {
-            let done = tx.execute(&stmts.delete_all, &[account.into(), colour.letter().into()]).await?;
-            tx.commit().await?;
-            return Ok(done.rows_affected);
+        let Some(account) = find(&mut tx, &USER, account.into().as_str()).await? else {
+            return Ok(Vec::new());
         };
+        let mut removed = Vec::new();
         for address in addresses {
-            let row = tx.fetch_optional(&ADDRESS, &[Value::bytes(address)]).await?;
-            if let Some(address) = row.and_then(|row| row.int_at(0)) {
-                let args = [account.into(), address.into(), colour.letter().into()];
-                taken_off += tx.execute(&stmts.delete_colour, &args).await?.rows_affected;
+            let Some(id) = find(&mut tx, &ADDRESS, address).await? else { continue };
+            let row = [account.into(), id.into(), colour.letter().into()];
+            if tx.execute(&statements(direction).delete_colour, &row).await?.rows_affected > 0 {
+                removed.push(address.clone());
             }
         }
         tx.commit().await?;
-        Ok(taken_off)
+        Ok(removed)
     }
+
+    /// Takes all addresses off a list. How many there were.
+    pub async fn empty_list(
+        &self,
+        account: impl Into<AccountKey>,
+        direction: Direction,
+        colour: Colour,
+    ) -> Result<u64> {
+        let mut tx = self.amavisd.begin().await?;
+        let Some(account) = find(&mut tx, &USER, account.into().as_str()).await? else { return Ok(0) };
+        let all = [account.into(), colour.letter().into()];
+        let done = tx.execute(&statements(direction).delete_all, &all).await?;
+        tx.commit().await?;
+        Ok(done.rows_affected)
+    }
+}
+
+/// The id of the row with this `email`.
+async fn find(tx: &mut Transaction, stmt: &Stmt, email: &str) -> Result<Option<i64>> {
+    Ok(tx.fetch_optional(stmt, &[Value::bytes(email)]).await?.and_then(|row| row.int_at(0)))
 }
 
 /// The row of an account in `users`, made where it is missing.
@@ -159,11 +178,15 @@ pub(super) async fn user_id(tx: &mut Transaction, account: &AccountKey) -> Resul
     id(tx, (&USER, &INSERT_USER), account.as_str(), account.filter_priority()).await
 }
 
-async fn id(tx: &mut Transaction, (find, insert): (&Stmt, &Stmt), email: &str, priority: i64) -> Result<i64> {
-    if let Some(row) = tx.fetch_optional(find, &[Value::bytes(email)]).await? {
-        return Ok(row.int_at(0).unwrap_or(0));
+async fn id(
+    tx: &mut Transaction,
+    (known, insert): (&Stmt, &Stmt),
+    email: &str,
+    priority: i64,
+) -> Result<i64> {
+    if let Some(id) = find(tx, known, email).await? {
+        return Ok(id);
     }
     tx.execute(insert, &[Value::bytes(email), priority.into()]).await.map_err(taken)?;
-    let row = tx.fetch_optional(find, &[Value::bytes(email)]).await?;
-    Ok(row.and_then(|row| row.int_at(0)).unwrap_or(0))
+    Ok(find(tx, known, email).await?.unwrap_or(0))
 }
