@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::sync::Arc;
 
 use outrider_core::settings::Interval;
-use outrider_core::sql::Engine;
+use outrider_core::sql::{Engine, Stmt};
 use outrider_policyd::settings::GreylistingKey;
 use outrider_policyd::{Policyd, Settings};
 use outrider_tests::dns_server::DnsServer;
@@ -191,6 +191,30 @@ pub(crate) async fn few_contacts_of_one_moment_are_told_apart(world: &World) {
                WHERE passed = 0 AND sender LIKE '%@sender.test' AND sender_domain = 'sender.test' \
                AND (client_address = '203.0.113.9' OR client_address = '2001:db8:1234:5678:9abc:def0:1234:5678')";
     assert_eq!(world.numbers(&world.iredapd, new).await, [[180, 1, 2]]);
+}
+
+/// Who holds the row of one contact (an administrator's open transaction) keeps no other contact waiting: it would have no
+/// answer in time, and pass.
+pub(crate) async fn a_row_that_is_held_stops_its_own_contact_only(world: &World) {
+    if world.engine() == Engine::Sqlite {
+        // It has one writer.
+        return;
+    }
+    let daemon = world_with_greylisting(world).await;
+    let contact = |sender: &'static str, client: &'static str| {
+        let daemon = daemon.clone();
+        async move { ask(&daemon, &arrival(sender, "alice@example.com", client)).await }
+    };
+    assert_eq!(contact("held@sender.test", "203.0.113.10").await, LATER);
+    let mut holder = world.iredapd.begin().await.expect("begun");
+    let hold = Stmt::same("UPDATE greylisting_tracking SET record_expired = record_expired + 1");
+    holder.execute(&hold, &[]).await.expect("held");
+    let waits = tokio::spawn(contact("held@sender.test", "203.0.113.10"));
+    // So that the two are no batch; if they become one all the same, both wait.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(contact("free@sender.test", "203.0.113.11").await, LATER);
+    holder.rollback().await.expect("undone");
+    assert_eq!(waits.await.expect("answered"), LATER);
 }
 
 pub(crate) async fn retries_at_once_all_pass(world: &World) {

@@ -47,6 +47,7 @@ async fn run_everywhere(world: &World) {
     greylisting::a_block_of_no_time_puts_off_once(world).await;
     greylisting::contacts_of_one_moment_are_told_apart(world).await;
     greylisting::few_contacts_of_one_moment_are_told_apart(world).await;
+    greylisting::a_row_that_is_held_stops_its_own_contact_only(world).await;
     greylisting::retries_at_once_all_pass(world).await;
     greylisting::all_rows_of_a_known_client_get_the_same_end(world).await;
     greylisting::a_retry_from_the_same_pool_counts(world).await;

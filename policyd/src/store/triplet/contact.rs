@@ -25,12 +25,18 @@ const SEEN: Stmt = Stmt::same(
      FROM greylisting_tracking WHERE sender = ? AND recipient = ? AND client_address = ?}",
 );
 
-/// An insertion into all columns but the id.
+/// An insertion into all columns, with or without an id behind them.
 macro_rules! insert {
     ($($rest:literal)+) => {
+        insert!(@columns "passed) " $($rest)+)
+    };
+    (with id $($rest:literal)+) => {
+        insert!(@columns "passed, id) " $($rest)+)
+    };
+    (@columns $($rest:literal)+) => {
         concat!(
             "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
-             block_expired, record_expired, blocked_count, passed) ",
+             block_expired, record_expired, blocked_count, ",
             $($rest),+
         )
     };

@@ -9,27 +9,32 @@ use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 use super::contact::{Contact, insert, rows};
 use super::{Meeting, Seen, Times};
 
-/// [`insert!`] of the rows that `$source` gives.
-macro_rules! meet {
-    ($source:literal) => {
+/// What becomes of rows that are there, and what is told of all.
+macro_rules! counted {
+    ($($insert:tt)+) => {
         insert!(
-            $source " ON DUPLICATE KEY UPDATE greylisting_tracking.blocked_count = greylisting_tracking.blocked_count \
+            $($insert)+ " ON DUPLICATE KEY UPDATE greylisting_tracking.blocked_count = greylisting_tracking.blocked_count \
              + IF(greylisting_tracking.block_expired > VALUES(init_time) \
              AND greylisting_tracking.record_expired >= VALUES(init_time), 1, 0) \
-             RETURNING block_expired, record_expired, blocked_count"
+             RETURNING block_expired, record_expired, blocked_count, client_address"
         )
     };
 }
 
-/// Values of each: the row, the client. What is greatest the server reads from the end of an index while it plans the
-/// statement: that takes a third of the time of an `EXISTS`, which it has to carry out.
-const MEET_FEW: Stmt = Stmt::same(meet!(
-    "{SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM DUAL WHERE \
+/// Values of each: the row, the key, the client. Of those whose client has passed it tells nothing.
+///
+/// What is greatest the server reads from the end of an index while it plans the statement: that takes a third of the time of
+/// an `EXISTS`, which it has to carry out. An `INSERT ... SELECT` holds the lock of the table's ids from the first that it asks for
+/// to its end, also while it waits for a row that somebody else holds, and all who insert would wait with it: so a row that
+/// is there is named by its id.
+const MEET_FEW: Stmt = Stmt::same(counted!(
+    with id "{SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT own.id FROM greylisting_tracking AS own \
+     WHERE own.sender = ? AND own.recipient = ? AND own.client_address = ?) FROM DUAL WHERE \
      (SELECT MAX(old.passed) FROM greylisting_tracking AS old WHERE old.client_address = ?) IS NOT TRUE}"
 ));
 
 /// Values: the rows.
-const MEET: Stmt = Stmt::same(meet!("VALUES ?"));
+const MEET: Stmt = Stmt::same(counted!("VALUES ?"));
 
 /// Contacts of [`MEET_FEW`] at most.
 const FEW: usize = 3;
@@ -38,7 +43,7 @@ const FEW: usize = 3;
 const PASSED: Stmt =
     Stmt::same("{SELECT IF(MAX(passed), ?, NULL) FROM greylisting_tracking WHERE client_address = ?}");
 
-/// Of each contact what is known then; nothing where the client has passed.
+/// Of each contact what is known then; nothing where the client has passed, or a new row would look like an old one.
 pub(super) async fn meet(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Meeting>>, DbError> {
     let told_apart: Vec<&Contact> =
         contacts.iter().copied().filter(|contact| tells_new_from_old(contact)).collect();
@@ -52,19 +57,14 @@ pub(super) async fn meet(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Me
     Ok(contacts.iter().map(meeting).collect())
 }
 
-/// In one statement. It gives a row for each whose client has not passed, in their order.
+/// In one statement.
 async fn meet_few(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Meeting>>, DbError> {
-    let row =
-        |Contact { key: [_, _, client], row, .. }: &Contact| row.iter().chain([client]).cloned().collect();
-    let told = db
-        .fetch_all(&MEET_FEW, &[Value::Rows(contacts.iter().map(|contact| row(contact)).collect())])
-        .await?;
-    let passed = match told.len() {
-        0 => return Ok(vec![None; contacts.len()]),
-        all if all == contacts.len() => vec![false; all],
-        _ => passed(db, contacts).await?,
+    let values = |contact: &&Contact| {
+        let [_, _, client] = &contact.key;
+        contact.row.iter().chain(&contact.key).chain([client]).cloned().collect()
     };
-    Ok(meetings(contacts, &passed, &told))
+    let told = db.fetch_all(&MEET_FEW, &[Value::Rows(contacts.iter().map(values).collect())]).await?;
+    Ok(meetings(contacts, &told))
 }
 
 /// In two.
@@ -75,18 +75,23 @@ async fn meet_many(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Meeting>
         [] => Vec::new(),
         firsts => db.fetch_all(&MEET, &[rows(firsts)]).await?,
     };
-    Ok(meetings(contacts, &passed, &told))
+    Ok(meetings(contacts, &told))
 }
 
-/// What the statement told of those whose client has not passed.
-fn meetings(contacts: &[&Contact], passed: &[bool], told: &[Row]) -> Vec<Option<Meeting>> {
-    // A client that passes at that very moment: which rows are whose is not known any more.
-    if passed.iter().filter(|passed| !**passed).count() != told.len() {
-        return vec![None; contacts.len()];
-    }
-    let mut told = told.iter();
-    let mut next = |contact: &&Contact| told.next().and_then(|row| meeting(&contact.times, row));
-    contacts.iter().zip(passed).map(|(contact, passed)| if *passed { None } else { next(contact) }).collect()
+/// What a statement told of contacts: one row for each in their order, but none of those whose client has passed.
+fn meetings(contacts: &[&Contact], told: &[Row]) -> Vec<Option<Meeting>> {
+    let mut told = told.iter().peekable();
+    let meeting = |contact: &&Contact| {
+        let [_, _, client] = &contact.key;
+        let row = told.next_if(|row| row.text_at(3).is_some_and(|text| is_same(text, client)))?;
+        meeting(&contact.times, row)
+    };
+    contacts.iter().map(meeting).collect()
+}
+
+/// Whether a client is the same to the server.
+fn is_same(text: &str, client: &Value) -> bool {
+    client.as_text().is_some_and(|client| text.trim_end().eq_ignore_ascii_case(client.trim_end()))
 }
 
 /// An old row is counted, and so told from a new one, if it has to wait yet: without a time to wait they would look alike.
