@@ -46,6 +46,9 @@ pub(crate) struct Place {
     /// Do not say on which database the command works
     #[arg(skip)]
     pub(crate) quiet: bool,
+    /// Write down what nothing looks for as well
+    #[arg(skip)]
+    pub(crate) any_form: bool,
 }
 
 /// The tables, open.
@@ -54,6 +57,8 @@ pub(crate) struct Desk {
     pub(crate) settings: Arc<Settings>,
     pub(crate) json: bool,
     pub(crate) yes: bool,
+    /// Whether what nothing looks for is written down as well, as the replaced tools do.
+    pub(crate) any_form: bool,
     quiet: bool,
 }
 
@@ -106,7 +111,8 @@ fn open_and<F: Future<Output = Outcome>>(place: &Place, work: impl FnOnce(Desk) 
     let runtime = runtime()?;
     runtime.block_on(async {
         let admin = Administration::open(settings.clone(), &state, Arc::new(SystemClock)).await?;
-        work(Desk { admin, settings, json: place.json, yes: place.yes, quiet: place.quiet }).await
+        let Place { json, yes, any_form, quiet, .. } = *place;
+        work(Desk { admin, settings, json, yes, any_form, quiet }).await
     })
 }
 

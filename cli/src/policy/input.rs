@@ -69,6 +69,11 @@ pub(crate) fn account(typed: &str, reading: Reading) -> Result<AccountKey, Failu
     key(typed, reading, |key| key.form().covers_addresses(), ACCOUNT_FORMS)
 }
 
+/// A key to remove: other programs also write what nothing looks for.
+pub(crate) fn written(typed: &str) -> Result<AccountKey, Failure> {
+    key(typed, Reading::Rfc5321, |_| true, "account, sender or client that a table can hold")
+}
+
 /// A domain, with or without an `@` before it.
 pub(crate) fn domain(typed: &str) -> Option<String> {
     let name = typed.trim().trim_start_matches('@').trim_end_matches('.');

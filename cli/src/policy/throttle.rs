@@ -126,15 +126,15 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
-const ACCOUNT_FORMS: &str = "account of limits: write user@domain without extension, @domain, @.domain, @., an address, a.b.c.* or @ip";
-
-/// Networks and `user@*` are not looked up.
-fn account(typed: &str, settings: &Settings) -> Result<AccountKey, Failure> {
+/// Networks and `user@*` are not looked up, and addresses without their extension, unless they are logins.
+fn account(typed: &str, kind: Kind, settings: &Settings) -> Result<AccountKey, Failure> {
     let wanted = |key: &AccountKey| match key.form() {
-        Form::Address => settings.without_extension(key.as_str()) == key.as_str(),
+        Form::Address => kind == Kind::Outbound || settings.without_extension(key.as_str()) == key.as_str(),
         form => form.covers_addresses() || matches!(form, Form::Ip | Form::WildcardIp | Form::AtIp),
     };
-    input::key(typed, settings.reading(), wanted, ACCOUNT_FORMS)
+    let forms = "account of such limits: write user@domain (with an extension only if it is a login), @domain, @.domain, \
+                 @., an address, a.b.c.* or @ip";
+    input::key(typed, settings.reading(), wanted, forms)
 }
 
 #[derive(Serialize)]
@@ -219,7 +219,7 @@ pub(crate) fn period(seconds: i64) -> String {
 }
 
 async fn set_limits(desk: Desk, set: &Set) -> Outcome {
-    let account = account(&set.account, &desk.settings)?;
+    let account = account(&set.account, set.kind, &desk.settings)?;
     let kind = set.kind.of();
     if [set.msg_size, set.max_rcpts, set.max_msgs, set.max_quota].iter().all(Option::is_none)
         && set.period.is_none()
@@ -261,8 +261,7 @@ async fn set_limits(desk: Desk, set: &Set) -> Outcome {
 }
 
 async fn delete(desk: Desk, typed: &str, kind: Option<Kind>) -> Outcome {
-    // Other programs also write what is never looked for.
-    let account = input::key(typed, desk.settings.reading(), |_| true, ACCOUNT_FORMS)?;
+    let account = input::written(typed)?;
     input::confirm(desk.yes, &format!("Remove the limits of {account} and what was counted?"))?;
     desk.say_where_both();
     let mut removed = 0;
@@ -329,14 +328,16 @@ mod tests {
     #[test]
     fn accounts_that_throttling_looks_up() {
         for typed in ["a@example.com", "@example.com", "@.com", "@.", "192.0.2.7", "192.0.2.*", "@ip"] {
-            assert!(account(typed, &Settings::default()).is_ok(), "{typed}");
+            assert!(account(typed, Kind::Inbound, &Settings::default()).is_ok(), "{typed}");
         }
         for typed in ["192.0.2.0/24", "a@*", "a+b@example.com", "example.com", ""] {
             assert_eq!(
-                account(typed, &Settings::default()).map_err(|failure| failure.code),
+                account(typed, Kind::Inbound, &Settings::default()).map_err(|failure| failure.code),
                 Err(exit::BAD_DATA),
                 "{typed}"
             );
         }
+        let login = |kind| account("a+b@example.com", kind, &Settings::default()).is_ok();
+        assert_eq!([Kind::Outbound, Kind::Inbound, Kind::External].map(login), [true, false, false]);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use outrider_core::address::Reading;
-use outrider_core::directory::write::AccountKey;
+use outrider_core::directory::write::{AccountKey, ThrottleKind};
 use outrider_core::lookup::Form;
 use outrider_policyd::Settings;
 use outrider_policyd::admin::{Counter, Effect, Explanation, Part, Subject};
@@ -35,16 +35,21 @@ pub(super) async fn show(desk: Desk, arguments: &Arguments) -> Outcome {
     desk.say_where_both();
     let mut explanations = Vec::new();
     for kind in kinds(arguments.kind) {
-        explanations.push(desk.admin.explain_throttle(kind, &subject).await?);
+        let subject = match kind {
+            // A login keeps its extension.
+            ThrottleKind::Outbound => subject.clone(),
+            _ => Subject { user: desk.settings.without_extension(&subject.user), ..subject.clone() },
+        };
+        explanations.push((desk.admin.explain_throttle(kind, &subject).await?, subject));
     }
-    let exempt = exemptions(&desk.settings);
-    let data: Vec<Value> = explanations.iter().map(|one| as_json(one, &subject, &exempt)).collect();
+    let settings = &desk.settings;
+    let data: Vec<Value> = explanations.iter().map(|(one, whose)| as_json(one, whose, settings)).collect();
     print(desk.json, &data, || {
-        let mut text: String = explanations.iter().map(|one| as_text(one, &subject)).collect();
+        let mut text: String = explanations.iter().map(|(one, whose)| as_text(one, whose)).collect();
         if subject.client.is_empty() {
             text += "Limits of clients are left out: name one with --client.\n";
         }
-        for (setting, what) in exempt {
+        for (setting, what) in exemptions(settings) {
             let _ = writeln!(text, "Exempt by the settings: {what} ({setting}).");
         }
         text
@@ -61,14 +66,12 @@ fn subject(arguments: &Arguments, settings: &Settings) -> Result<Subject, Failur
         Some((ip, Form::Ip)) if arguments.client.is_none() => {
             Ok(Subject { user: String::new(), client: ip.to_owned() })
         }
-        Some((user, Form::Address)) => Ok(Subject {
-            user: settings.without_extension(user),
-            client: arguments.client.map(client).unwrap_or_default(),
-        }),
-        None if may_be_limited => Ok(Subject {
-            user: settings.without_extension(&typed),
-            client: arguments.client.map(client).unwrap_or_default(),
-        }),
+        Some((user, Form::Address)) => {
+            Ok(Subject { user: user.to_owned(), client: arguments.client.map(client).unwrap_or_default() })
+        }
+        None if may_be_limited => {
+            Ok(Subject { user: typed, client: arguments.client.map(client).unwrap_or_default() })
+        }
         _ => {
             let typed = printable(&arguments.address);
             Err(Failure::data(format!("\"{typed}\" is neither user@domain nor a client's address")))
@@ -94,7 +97,7 @@ fn part_name(part: Part) -> &'static str {
     }
 }
 
-fn as_json(explanation: &Explanation, subject: &Subject, exempt: &[(&str, &str)]) -> Value {
+fn as_json(explanation: &Explanation, subject: &Subject, settings: &Settings) -> Value {
     let limit = |effect: &Effect| {
         let rows = explanation.rows.iter().enumerate().map(|(place, row)| {
             let mut object = row_json(row);
@@ -119,13 +122,17 @@ fn as_json(explanation: &Explanation, subject: &Subject, exempt: &[(&str, &str)]
         })
     };
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let applies = |(setting, _): &(&str, &str)| {
+        *setting != LOCAL_RECIPIENT || explanation.kind == ThrottleKind::Inbound
+    };
+    let exemption = |(setting, what)| json!({ "what": what, "by": setting });
     json!({
         "kind": explanation.kind.name(),
         "address": some(&subject.user),
         "client": some(&subject.client),
         "alias_of": explanation.real_user,
         "limits": explanation.limits.iter().map(limit).collect::<Vec<_>>(),
-        "exempt_by": exempt.iter().map(|(setting, _)| *setting).collect::<Vec<_>>(),
+        "exempt": exemptions(settings).into_iter().filter(applies).map(exemption).collect::<Vec<_>>(),
     })
 }
 
@@ -190,16 +197,15 @@ fn named(row: &Limits) -> String {
     format!("row {} of {}, priority {}", row.id, printable(&row.account), row.priority)
 }
 
+const LOCAL_RECIPIENT: &str = "throttle.bypass_local_recipient";
+
 /// What the settings let pass without any limit: the setting, and whom it means.
 fn exemptions(settings: &Settings) -> Vec<(&'static str, &'static str)> {
     let throttle = &settings.throttle;
     [
         (throttle.bypass_same_domain, ("throttle.bypass_same_domain", "mail within one domain")),
         (throttle.bypass_mynetworks, ("throttle.bypass_mynetworks", "clients in mynetworks")),
-        (
-            throttle.bypass_local_recipient,
-            ("throttle.bypass_local_recipient", "inbound limits when the sender has logged in"),
-        ),
+        (throttle.bypass_local_recipient, (LOCAL_RECIPIENT, "inbound limits when the sender has logged in")),
     ]
     .into_iter()
     .filter_map(|(on, exemption)| on.then_some(exemption))
@@ -222,14 +228,14 @@ mod tests {
         };
         let of = |address: &str, client: Option<&str>| given(&settings, address, client);
         let pair = |user: &str, client: &str| Some((user.to_owned(), client.to_owned()));
-        assert_eq!(of("A+box@example.com", None), pair("a@example.com", ""));
+        assert_eq!(of("A+box@example.com", None), pair("a+box@example.com", ""));
         assert_eq!(of("a@example.com", Some("192.0.2.7")), pair("a@example.com", "192.0.2.7"));
         assert_eq!(of("192.0.2.7", None), pair("", "192.0.2.7"));
         assert_eq!(of("192.0.2.7", Some("192.0.2.7")), None);
         assert_eq!(of("@example.com", None), None);
         assert_eq!(of("o'brien@example.com", None), None, "no limit holds for it");
         settings.invalid_address = InvalidAddress::Check;
-        assert_eq!(given(&settings, "O'Brien+x@example.com", None), pair("o'brien@example.com", ""));
+        assert_eq!(given(&settings, "O'Brien+x@example.com", None), pair("o'brien+x@example.com", ""));
         assert_eq!(given(&settings, "@example.com", None), None);
     }
 }

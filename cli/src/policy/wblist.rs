@@ -173,9 +173,10 @@ pub(crate) async fn show_plain(desk: Desk, list: &WhoseList, colours: Colours) -
     Ok(0)
 }
 
-/// Those of the addresses that the list can hold.
+/// Those of the addresses that the list can hold, as they were typed.
 pub(crate) fn valid(desk: &Desk, list: &WhoseList, typed: &[String]) -> Vec<String> {
-    input::keys(typed, desk.settings.reading(), wanted(list)).0.iter().map(ToString::to_string).collect()
+    let (_, invalid) = input::keys(typed, desk.settings.reading(), wanted(list));
+    typed.iter().filter(|text| !invalid.contains(text)).cloned().collect()
 }
 
 /// Puts addresses on a list.

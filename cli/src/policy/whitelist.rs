@@ -43,19 +43,19 @@ pub(crate) async fn list_senders(desk: Desk) -> Outcome {
 
 /// Adds senders to the whitelist of an account, or takes them off.
 pub(crate) async fn edit_senders(desk: Desk, account: &str, senders: &[String], add: bool) -> Outcome {
-    let settings = &desk.settings;
-    let (account, (texts, code)) = match add {
+    let (account, texts, code) = match add {
         true => {
-            let wanted = |key: &AccountKey| greylist::is_sender(settings, key);
-            let (keys, invalid) = input::keys(senders, settings.reading(), wanted);
+            let account = greylist::account(&desk, account)?;
+            let wanted = |key: &AccountKey| greylist::may_be_sender(&desk, key);
+            let (keys, invalid) = input::keys(senders, desk.settings.reading(), wanted);
             let code = input::report_invalid(&invalid, SENDER_FORMS);
-            (greylist::account(settings, account)?, (keys.iter().map(ToString::to_string).collect(), code))
+            (account, keys.iter().map(ToString::to_string).collect(), code)
         }
         false => {
-            let account = input::account(account, settings.reading())?;
+            let account = input::written(account)?;
             let named = printable(&senders.join(", "));
             input::confirm(desk.yes, &format!("Remove {named} from the whitelist of {account}?"))?;
-            (account, (input::texts(senders), 0))
+            (account, input::texts(senders), 0)
         }
     };
     desk.say_where(desk.admin.iredapd());

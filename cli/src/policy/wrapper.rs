@@ -86,6 +86,7 @@ impl Folders {
             json: false,
             yes: true,
             quiet: true,
+            any_form: true,
         }
     }
 }

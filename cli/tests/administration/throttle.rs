@@ -15,6 +15,11 @@ fn empty(ground: &Ground) {
 pub(crate) fn limits_are_set_piece_by_piece(ground: &Ground) {
     empty(ground);
     assert_eq!(ground.call("throttle set @example.com --kind outbound --max-msgs 5").code, 64, "no period");
+    let set = |kind: &str| {
+        ground.call(&format!("throttle set --kind {kind} --period 1h --max-msgs 5 l+x@example.com")).code
+    };
+    assert_eq!(["outbound", "inbound", "external"].map(set), [0, 65, 65]);
+    assert_eq!(ground.call("throttle delete --yes l+x@example.com").code, 0);
     ground.json("throttle set @Example.com --kind outbound --period 1h --max-msgs 5 --msg-size 10MiB");
     let told = ground.json("throttle set @example.com --kind outbound --max-quota unlimited --msg-size -1");
     assert_eq!(
@@ -64,7 +69,7 @@ pub(crate) fn show_says_where_a_limit_comes_from(ground: &Ground) {
     );
     ground.script(insert);
 
-    let explained = ground.json("throttle show A+box@example.com --kind outbound");
+    let explained = ground.json("throttle show A@example.com --kind outbound");
     assert_eq!(explained[0]["address"], "a@example.com");
     let messages = limit(&explained, "max_msgs");
     assert_eq!(messages["value"], 100);
@@ -95,6 +100,15 @@ pub(crate) fn show_says_where_a_limit_comes_from(ground: &Ground) {
     let all = ground.json("throttle show a@example.com");
     let kinds: Vec<&Value> = all.as_array().unwrap().iter().map(|one| &one["kind"]).collect();
     assert_eq!(kinds, ["outbound", "inbound", "external"]);
+    let exempt = |one: &Value| {
+        one["exempt"].as_array().unwrap().iter().map(|one| one["by"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(exempt(&all[0]), ["throttle.bypass_same_domain"]);
+    assert_eq!(exempt(&all[1]), ["throttle.bypass_same_domain", "throttle.bypass_local_recipient"]);
+    // Logins keep their extension, other addresses are looked up without.
+    let extended = ground.json("throttle show A+box@example.com");
+    let addresses: Vec<&Value> = extended.as_array().unwrap().iter().map(|one| &one["address"]).collect();
+    assert_eq!(addresses, ["a+box@example.com", "a@example.com", "a@example.com"]);
     let client_alone = ground.json("throttle show 192.0.2.7 --kind outbound");
     assert_eq!(limit(&client_alone, "max_msgs")["value"], 7);
     assert_eq!(

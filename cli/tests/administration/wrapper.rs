@@ -23,6 +23,14 @@ pub(crate) fn old_names_do_what_they_did(ground: &Ground) {
     good("greylisting_admin", "--delete --to @example.com --from @sender.test");
     good("greylisting_admin", "--delete --to @example.com --from @sender.test");
     assert_eq!(ground.rows("SELECT account FROM greylisting"), ["@."]);
+    // Nothing looks for these; the tools wrote them all the same.
+    good("greylisting_admin", "--disable --to user+box@example.com --from 198.51.*.*");
+    good("greylisting_admin", "--add-whitelist --from 192.0.*.7");
+    assert!(good("greylisting_admin", "--list").contains("user+box@example.com"));
+    assert!(good("greylisting_admin", "--list-whitelists").contains("192.0.*.7"));
+    assert_eq!(ground.call("greylist disable --to user+box@example.com").code, 65);
+    assert_eq!(ground.call("greylist whitelist add 192.0.*.7").code, 65);
+    assert_eq!(ground.call("greylist delete --yes --to user+box@example.com --from 198.51.*.*").code, 0);
     good("greylisting_admin", "--add-whitelist --from friend@sender.test");
     assert!(good("greylisting_admin", "--list-whitelists").contains("friend@sender.test"));
     good("greylisting_admin", "--whitelist-domain --from @listed.test");
@@ -53,6 +61,9 @@ pub(crate) fn old_names_do_what_they_did(ground: &Ground) {
     assert_eq!(list(""), "192.0.2.*\n@a.test\n@y.test\nspam@x.test\n");
     good("wblist_admin", "--account @example.com --whitelist --delete @y.test");
     good("wblist_admin", "--account @example.com --whitelist --delete @y.test nonsense");
+    ground.respell("192.0.2.*", "198.51.100.0/255.255.255.128");
+    good("wblist_admin", "--account @example.com --blacklist --delete 198.51.100.0/255.255.255.128");
+    assert_eq!(list("--blacklist"), "@a.test\nspam@x.test\n");
     good("wblist_admin", "--account @example.com --blacklist --delete-all");
     assert_eq!(list(""), "");
     good("wblist_admin", "--blacklist --add nonsense a@x.test");

@@ -305,7 +305,7 @@ pub(crate) async fn a_retry_from_the_same_pool_counts(world: &World) {
         assert_eq!(from(&daemon, first, name).await, LATER, "{key}");
         assert_eq!(from(&daemon, second, other_name).await, LATER, "{key}: too early");
         let rows = "SELECT COUNT(*) FROM greylisting_tracking WHERE client_address = ?";
-        let row = world.iredapd.fetch_optional(&outrider_core::sql::Stmt::same(rows), &[key.into()]).await;
+        let row = world.iredapd.fetch_optional(&Stmt::same(rows), &[key.into()]).await;
         assert_eq!(row.expect("read").and_then(|row| row.int_at(0)), Some(1), "{key}");
         world.clock.set(NOW + 900);
         assert_eq!(from(&daemon, second, other_name).await, "DUNNO", "{key}");

@@ -1,6 +1,7 @@
 //! Limits on how much an account may send or receive: `iredapd.throttle`.
 
 use super::{AccountKey, Result, Rules, taken};
+use crate::address::Reading;
 use crate::lookup::Form;
 use crate::sql::{Row, Stmt, Value};
 
@@ -137,7 +138,9 @@ impl Rules {
         for row in self.throttles().await? {
             let (Some(id), Some(account)) = (row.int("id"), row.string("account")) else { continue };
             let old = row.int("priority").unwrap_or(0);
-            match Form::of(&account.to_lowercase()).map(Form::priority) {
+            let form = Form::of(&account.to_lowercase());
+            let of_address = || AccountKey::parse_as(&account, Reading::Rfc5321).map(|key| key.form());
+            match form.or_else(of_address).map(Form::priority) {
                 Some(new) if new != old => {
                     self.iredapd.execute(&SET_PRIORITY, &[new.into(), id.into()]).await?;
                     fixed.push(FixedPriority { id, account, old, new });

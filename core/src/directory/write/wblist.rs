@@ -54,6 +54,7 @@ const INSERT_ADDRESS: Stmt = Stmt::same("INSERT INTO mailaddr (email, priority) 
 
 struct Statements {
     read: Stmt,
+    colour: Stmt,
     insert: Stmt,
     delete: Stmt,
     delete_colour: Stmt,
@@ -66,6 +67,7 @@ const INBOUND: Statements = Statements {
         "SELECT m.email FROM wblist w JOIN users u ON u.id = w.rid JOIN mailaddr m ON m.id = w.sid \
          WHERE u.email = ? AND w.wb = ? ORDER BY m.id",
     ),
+    colour: Stmt::same("SELECT wb FROM wblist WHERE rid = ? AND sid = ?"),
     insert: Stmt::same("INSERT INTO wblist (rid, sid, wb) VALUES (?, ?, ?)"),
     delete: Stmt::same("DELETE FROM wblist WHERE rid = ? AND sid = ?"),
     delete_colour: Stmt::same("DELETE FROM wblist WHERE rid = ? AND sid = ? AND wb = ?"),
@@ -76,6 +78,7 @@ const OUTBOUND: Statements = Statements {
         "SELECT m.email FROM outbound_wblist w JOIN users u ON u.id = w.sid JOIN mailaddr m ON m.id = w.rid \
          WHERE u.email = ? AND w.wb = ? ORDER BY m.id",
     ),
+    colour: Stmt::same("SELECT wb FROM outbound_wblist WHERE sid = ? AND rid = ?"),
     insert: Stmt::same("INSERT INTO outbound_wblist (sid, rid, wb) VALUES (?, ?, ?)"),
     delete: Stmt::same("DELETE FROM outbound_wblist WHERE sid = ? AND rid = ?"),
     delete_colour: Stmt::same("DELETE FROM outbound_wblist WHERE sid = ? AND rid = ? AND wb = ?"),
@@ -117,12 +120,15 @@ impl Rules {
         let mut new = Vec::new();
         for listed in addresses {
             let address = id(&mut tx, (&ADDRESS, &INSERT_ADDRESS), &listed.address, listed.priority).await?;
-            let row = [account.into(), address.into(), colour.letter().into()];
-            if tx.execute(&stmts.delete_colour, &row).await?.rows_affected == 0 {
-                new.push(listed.address.clone());
-                tx.execute(&stmts.delete, &[account.into(), address.into()]).await?;
+            let key = [account.into(), address.into()];
+            let row = tx.fetch_optional(&stmts.colour, &key).await?;
+            if row.is_some_and(|row| row.text_at(0) == Some(colour.letter())) {
+                continue;
             }
-            tx.execute(&stmts.insert, &row).await.map_err(taken)?;
+            let [account, address] = key.clone();
+            tx.execute(&stmts.delete, &key).await?;
+            tx.execute(&stmts.insert, &[account, address, colour.letter().into()]).await.map_err(taken)?;
+            new.push(listed.address.clone());
         }
         tx.commit().await?;
         Ok(new)
