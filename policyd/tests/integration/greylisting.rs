@@ -157,8 +157,8 @@ pub(crate) async fn contacts_of_one_moment_are_told_apart(world: &World) {
     assert!(made == [[5]] || made == [[4]], "{made:?}");
 }
 
-/// Neither is it mixed up where few come at a time, again and again, and one of four has passed.
-pub(crate) async fn few_contacts_of_one_moment_are_told_apart(world: &World) {
+/// Neither is it mixed up where some come at a time, again and again, and one of four has passed.
+pub(crate) async fn contacts_that_go_on_and_on_are_told_apart(world: &World) {
     let daemon = world_with_greylisting(world).await;
     let row = "INSERT INTO greylisting_tracking (sender, recipient, client_address, sender_domain, rcpt_domain, init_time, \
                block_expired, record_expired, blocked_count, passed) \

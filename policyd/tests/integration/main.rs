@@ -46,7 +46,7 @@ async fn run_everywhere(world: &World) {
     greylisting::accounts_are_what_the_database_finds(world).await;
     greylisting::a_block_of_no_time_puts_off_once(world).await;
     greylisting::contacts_of_one_moment_are_told_apart(world).await;
-    greylisting::few_contacts_of_one_moment_are_told_apart(world).await;
+    greylisting::contacts_that_go_on_and_on_are_told_apart(world).await;
     greylisting::a_row_that_is_held_stops_its_own_contact_only(world).await;
     greylisting::retries_at_once_all_pass(world).await;
     greylisting::all_rows_of_a_known_client_get_the_same_end(world).await;

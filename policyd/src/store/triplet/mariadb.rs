@@ -1,8 +1,8 @@
 //! First contacts on a MariaDB that tells what it did to each row.
 //!
 //! One statement makes the rows that are not there, counts one more refusal of those that are there and still have to wait, and
-//! tells what each row holds then. Clients that have passed must get no rows. Few contacts ask for that in the same statement;
-//! of many the clients are looked up before, since a `SELECT` for each row costs the server more than another round trip.
+//! tells what each row holds then. Clients that have passed must get no rows. One contact alone asks for that in the same
+//! statement; several ask before: another round trip, but `INSERT ... SELECT` would keep the next ones waiting until its end.
 
 use outrider_core::sql::{Db, DbError, Row, Stmt, Value};
 
@@ -16,28 +16,25 @@ macro_rules! counted {
             $($insert)+ " ON DUPLICATE KEY UPDATE greylisting_tracking.blocked_count = greylisting_tracking.blocked_count \
              + IF(greylisting_tracking.block_expired > VALUES(init_time) \
              AND greylisting_tracking.record_expired >= VALUES(init_time), 1, 0) \
-             RETURNING block_expired, record_expired, blocked_count, client_address"
+             RETURNING block_expired, record_expired, blocked_count"
         )
     };
 }
 
-/// Values of each: the row, the key, the client. Of those whose client has passed it tells nothing.
+/// Values: the row, the key, the client. If the client has passed, it tells nothing.
 ///
 /// What is greatest the server reads from the end of an index while it plans the statement: that takes a third of the time of
 /// an `EXISTS`, which it has to carry out. An `INSERT ... SELECT` holds the lock of the table's ids from the first that it asks for
 /// to its end, also while it waits for a row that somebody else holds, and all who insert would wait with it: so a row that
 /// is there is named by its id.
-const MEET_FEW: Stmt = Stmt::same(counted!(
-    with id "{SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT own.id FROM greylisting_tracking AS own \
+const MEET_ALONE: Stmt = Stmt::same(counted!(
+    with id "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT own.id FROM greylisting_tracking AS own \
      WHERE own.sender = ? AND own.recipient = ? AND own.client_address = ?) FROM DUAL WHERE \
-     (SELECT MAX(old.passed) FROM greylisting_tracking AS old WHERE old.client_address = ?) IS NOT TRUE}"
+     (SELECT MAX(old.passed) FROM greylisting_tracking AS old WHERE old.client_address = ?) IS NOT TRUE"
 ));
 
 /// Values: the rows.
 const MEET: Stmt = Stmt::same(counted!("VALUES ?"));
-
-/// Contacts of [`MEET_FEW`] at most.
-const FEW: usize = 3;
 
 /// Which clients have passed. Values of each: the number to tell then, the client.
 const PASSED: Stmt =
@@ -47,10 +44,10 @@ const PASSED: Stmt =
 pub(super) async fn meet(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Meeting>>, DbError> {
     let told_apart: Vec<&Contact> =
         contacts.iter().copied().filter(|contact| tells_new_from_old(contact)).collect();
-    let mut met = match told_apart.len() {
-        0 => Vec::new(),
-        1..=FEW => meet_few(db, &told_apart).await?,
-        _ => meet_many(db, &told_apart).await?,
+    let mut met = match told_apart.as_slice() {
+        [] => Vec::new(),
+        [alone] => vec![meet_alone(db, alone).await?],
+        several => meet_several(db, several).await?,
     }
     .into_iter();
     let meeting = |contact: &&Contact| if tells_new_from_old(contact) { met.next().flatten() } else { None };
@@ -58,40 +55,29 @@ pub(super) async fn meet(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Me
 }
 
 /// In one statement.
-async fn meet_few(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Meeting>>, DbError> {
-    let values = |contact: &&Contact| {
-        let [_, _, client] = &contact.key;
-        contact.row.iter().chain(&contact.key).chain([client]).cloned().collect()
-    };
-    let told = db.fetch_all(&MEET_FEW, &[Value::Rows(contacts.iter().map(values).collect())]).await?;
-    Ok(meetings(contacts, &told))
+async fn meet_alone(db: &Db, contact: &Contact) -> Result<Option<Meeting>, DbError> {
+    let [_, _, client] = &contact.key;
+    let values: Vec<Value> = contact.row.iter().chain(&contact.key).chain([client]).cloned().collect();
+    let told = db.fetch_optional(&MEET_ALONE, &values).await?;
+    Ok(told.and_then(|row| meeting(&contact.times, &row)))
 }
 
 /// In two.
-async fn meet_many(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Meeting>>, DbError> {
+async fn meet_several(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Meeting>>, DbError> {
     let passed = passed(db, contacts).await?;
     let firsts = contacts.iter().zip(&passed).filter(|(_, passed)| !**passed).map(|(contact, _)| *contact);
-    let told = match firsts.collect::<Vec<_>>().as_slice() {
+    let mut told = match firsts.collect::<Vec<_>>().as_slice() {
         [] => Vec::new(),
+        // Gives one row for each, in their order.
         firsts => db.fetch_all(&MEET, &[rows(firsts)]).await?,
-    };
-    Ok(meetings(contacts, &told))
-}
-
-/// What a statement told of contacts: one row for each in their order, but none of those whose client has passed.
-fn meetings(contacts: &[&Contact], told: &[Row]) -> Vec<Option<Meeting>> {
-    let mut told = told.iter().peekable();
-    let meeting = |contact: &&Contact| {
-        let [_, _, client] = &contact.key;
-        let row = told.next_if(|row| row.text_at(3).is_some_and(|text| is_same(text, client)))?;
-        meeting(&contact.times, row)
-    };
-    contacts.iter().map(meeting).collect()
-}
-
-/// Whether a client is the same to the server.
-fn is_same(text: &str, client: &Value) -> bool {
-    client.as_text().is_some_and(|client| text.trim_end().eq_ignore_ascii_case(client.trim_end()))
+    }
+    .into_iter();
+    let mut next = |contact: &Contact| told.next().and_then(|row| meeting(&contact.times, &row));
+    Ok(contacts
+        .iter()
+        .zip(passed)
+        .map(|(contact, passed)| if passed { None } else { next(contact) })
+        .collect())
 }
 
 /// An old row is counted, and so told from a new one, if it has to wait yet: without a time to wait they would look alike.
