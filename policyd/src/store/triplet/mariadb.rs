@@ -36,11 +36,16 @@ const MEET_ALONE: Stmt = Stmt::same(counted!(
 /// Values: the rows.
 const MEET: Stmt = Stmt::same(counted!("VALUES ?"));
 
-/// Which clients have passed. Values of each: the number to tell then, the client.
-const PASSED: Stmt =
-    Stmt::same("{SELECT IF(MAX(passed), ?, NULL) FROM greylisting_tracking WHERE client_address = ?}");
+/// Clients that have passed. A big provider has many rows, of which one would do.
+const PASSED: Stmt = Stmt::same(
+    "SELECT client_address FROM greylisting_tracking WHERE client_address IN (?) AND passed = 1 LIMIT ?",
+);
 
-/// Of each contact what is known then; nothing where the client has passed, or a new row would look like an old one.
+/// Rows of [`PASSED`] at most.
+const SOME: usize = 64;
+
+/// Of each contact what is known then; nothing where the client has passed, or may have, and where a new row would look like an
+/// old one.
 pub(super) async fn meet(db: &Db, contacts: &[&Contact]) -> Result<Vec<Option<Meeting>>, DbError> {
     let told_apart: Vec<&Contact> =
         contacts.iter().copied().filter(|contact| tells_new_from_old(contact)).collect();
@@ -85,20 +90,20 @@ fn tells_new_from_old(contact: &Contact) -> bool {
     contact.times.block_expired > contact.times.init
 }
 
-/// Of each contact whether its client has passed.
+/// Of each contact whether its client has passed, or may have.
 async fn passed(db: &Db, contacts: &[&Contact]) -> Result<Vec<bool>, DbError> {
-    let clients = contacts
-        .iter()
-        .enumerate()
-        .map(|(at, Contact { key: [_, _, client], .. })| vec![at.into(), client.clone()]);
-    let rows = db.fetch_all(&PASSED, &[Value::Rows(clients.collect())]).await?;
-    let mut passed = vec![false; contacts.len()];
-    for at in rows.iter().filter_map(|row| usize::try_from(row.int_at(0)?).ok()) {
-        if let Some(passed) = passed.get_mut(at) {
-            *passed = true;
-        }
+    let clients = Value::list(contacts.iter().map(|Contact { key: [_, _, client], .. }| client.clone()));
+    let rows = db.fetch_all(&PASSED, &[clients, SOME.into()]).await?;
+    let passed = |contact: &&Contact| {
+        let [_, _, client] = &contact.key;
+        let client = client.as_text().unwrap_or_default();
+        // As the server compares.
+        rows.iter().filter_map(|row| row.text_at(0)).any(|row| row.trim_end().eq_ignore_ascii_case(client))
+    };
+    match rows.len() < SOME {
+        true => Ok(contacts.iter().map(passed).collect()),
+        false => Ok(vec![true; contacts.len()]),
     }
-    Ok(passed)
 }
 
 /// What the row of a contact tells.
