@@ -161,20 +161,24 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
+/// The forms of senders.
+fn sender_form(form: Form) -> bool {
+    form.covers_addresses() || matches!(form, Form::Ip | Form::WildcardIp | Form::Network)
+}
+
 /// What greylisting looks for among senders: addresses without extension, and of `*` in clients only the last octet.
-pub(crate) fn is_sender(settings: &Settings, key: &AccountKey) -> bool {
-    match key.form() {
-        Form::Address => settings.without_extension(key.as_str()) == key.as_str(),
-        Form::WildcardIp => key.as_str().find('*') == Some(key.as_str().len() - 1),
-        form => form.covers_addresses() || matches!(form, Form::Ip | Form::Network),
-    }
+fn is_sender(settings: &Settings, key: &AccountKey) -> bool {
+    sender_form(key.form())
+        && match key.form() {
+            Form::Address => !input::has_extension(settings, key),
+            Form::WildcardIp => key.as_str().find('*') == Some(key.as_str().len() - 1),
+            _ => true,
+        }
 }
 
 /// Whether a sender may be written down.
 pub(crate) fn may_be_sender(desk: &Desk, key: &AccountKey) -> bool {
-    let form = key.form();
-    let has_form = form.covers_addresses() || matches!(form, Form::Ip | Form::WildcardIp | Form::Network);
-    is_sender(&desk.settings, key) || (desk.any_form && has_form)
+    if desk.any_form { sender_form(key.form()) } else { is_sender(&desk.settings, key) }
 }
 
 /// An account that may be written down.

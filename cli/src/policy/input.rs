@@ -6,6 +6,7 @@ use outrider_core::address::Reading;
 use outrider_core::directory::write::AccountKey;
 use outrider_core::lookup::Form;
 use outrider_core::settings::Size;
+use outrider_policyd::Settings;
 
 use crate::failure::Failure;
 use crate::output::printable;
@@ -67,6 +68,11 @@ pub(crate) const ACCOUNT_FORMS: &str = "account: write user@domain, @domain, @.d
 /// An account: a mail address or what covers mail addresses.
 pub(crate) fn account(typed: &str, reading: Reading) -> Result<AccountKey, Failure> {
     key(typed, reading, |key| key.form().covers_addresses(), ACCOUNT_FORMS)
+}
+
+/// Whether an address has an extension, without which most rules look for it.
+pub(crate) fn has_extension(settings: &Settings, address: &AccountKey) -> bool {
+    settings.without_extension(address.as_str()) != address.as_str()
 }
 
 /// A key to remove: other programs also write what nothing looks for.

@@ -129,7 +129,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 /// Networks and `user@*` are not looked up, and addresses without their extension, unless they are logins.
 fn account(typed: &str, kind: Kind, settings: &Settings) -> Result<AccountKey, Failure> {
     let wanted = |key: &AccountKey| match key.form() {
-        Form::Address => kind == Kind::Outbound || settings.without_extension(key.as_str()) == key.as_str(),
+        Form::Address => kind == Kind::Outbound || !input::has_extension(settings, key),
         form => form.covers_addresses() || matches!(form, Form::Ip | Form::WildcardIp | Form::AtIp),
     };
     let forms = "account of such limits: write user@domain (with an extension only if it is a login), @domain, @.domain, \

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use outrider_core::address::Reading;
 use outrider_core::directory::write::{AccountKey, ThrottleKind};
 use outrider_core::lookup::Form;
 use outrider_policyd::Settings;
@@ -58,20 +57,13 @@ pub(super) async fn show(desk: Desk, arguments: &Arguments) -> Outcome {
 }
 
 fn subject(arguments: &Arguments, settings: &Settings) -> Result<Subject, Failure> {
-    let client = |ip: IpAddr| ip.to_string();
-    let typed = arguments.address.trim().to_lowercase();
-    let key = AccountKey::parse(&typed);
-    let may_be_limited = settings.reading() == Reading::Rfc5321 && Reading::Rfc5321.split(&typed).is_some();
+    let client = || arguments.client.map(|ip| ip.to_string()).unwrap_or_default();
+    let key = AccountKey::parse_as(&arguments.address, settings.reading());
     match key.as_ref().map(|key| (key.as_str(), key.form())) {
         Some((ip, Form::Ip)) if arguments.client.is_none() => {
             Ok(Subject { user: String::new(), client: ip.to_owned() })
         }
-        Some((user, Form::Address)) => {
-            Ok(Subject { user: user.to_owned(), client: arguments.client.map(client).unwrap_or_default() })
-        }
-        None if may_be_limited => {
-            Ok(Subject { user: typed, client: arguments.client.map(client).unwrap_or_default() })
-        }
+        Some((user, Form::Address)) => Ok(Subject { user: user.to_owned(), client: client() }),
         _ => {
             let typed = printable(&arguments.address);
             Err(Failure::data(format!("\"{typed}\" is neither user@domain nor a client's address")))

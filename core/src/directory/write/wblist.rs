@@ -125,9 +125,9 @@ impl Rules {
             if row.is_some_and(|row| row.text_at(0) == Some(colour.letter())) {
                 continue;
             }
-            let [account, address] = key.clone();
             tx.execute(&stmts.delete, &key).await?;
-            tx.execute(&stmts.insert, &[account, address, colour.letter().into()]).await.map_err(taken)?;
+            let row = [account.into(), address.into(), colour.letter().into()];
+            tx.execute(&stmts.insert, &row).await.map_err(taken)?;
             new.push(listed.address.clone());
         }
         tx.commit().await?;
